@@ -1,0 +1,214 @@
+"""What a person types. Every command is a DVC stage's own code, or a library call; heavy imports stay inside.
+
+Numbers live in params.yaml alone: no option here repeats one. Exit codes: 0 done, 1 failed, 2 wrong usage or params.
+"""
+
+import enum
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="EmoSEM: pseudo emotion masks from ArtEmis, and a model that segments and explains emotion in art.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="Params file; the default is the built-in gallery.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
+PARAMS = Path("params.yaml")
+
+
+class Paradigm(enum.StrEnum):
+    """The paper's two paradigms (Sec. 3.5)."""
+
+    single = "single"
+    multi = "multi"
+
+
+class BenchWhat(enum.StrEnum):
+    """What `bench` measures."""
+
+    train = "train"
+
+
+def _stage(name: str, params: Path, variant: str | None = None) -> dict[str, Any]:
+    """Run the DVC stage `name` on the folders of `params`."""
+    metrics: dict[str, Any] = importlib.import_module(f"stages.{name}").STAGE.run(params, variant)
+    return metrics
+
+
+def _print(values: Any, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, indent=1))
+        return
+    for key, value in values.items():
+        if not isinstance(value, dict | list):
+            print(f"{key:>24}  {value}")
+
+
+@app.command()
+def gallery(
+    out: Annotated[Path, typer.Argument(help="Folder to draw into.")],
+    artworks: Annotated[int, typer.Option(min=1, help="How many artworks.")] = 600,
+    seed: Annotated[int, typer.Option(help="Another seed, another gallery.")] = 7,
+) -> None:
+    """Draw the built-in stand-in for ArtEmis, WikiArt and APOLO, in their released layouts."""
+    from pipeline.gallery import GalleryParams, build
+
+    _print(build(out, GalleryParams(artworks=artworks, seed=seed)), as_json=False)
+
+
+@app.command("build-pseudo-masks")
+def build_pseudo_masks(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """Utterances, regions, similarity and masks: everything up to data/masks."""
+    metrics = {name: _stage(name, params) for name in ("utterances", "regions", "similarity", "masks")}
+    _print(metrics if as_json else metrics["masks"], as_json)
+
+
+@app.command("cache-features")
+def cache_features(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """Frozen SAM and CLIP grids, once per artwork: data/features."""
+    _print(_stage("features", params), as_json)
+
+
+@app.command()
+def train(
+    paradigm: Annotated[Paradigm, typer.Option(help="One mask for one emotion, or all eight at once.")] = Paradigm.single,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Train EmoSEM on the shards; a killed run goes on where it was."""
+    _print(_stage("train", params, paradigm.value), as_json)
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="A trained run, e.g. runs/single.")],
+    path: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
+    emotion: Annotated[str, typer.Option(help="One of the eight emotions, or all.")] = "all",
+    out: Annotated[Path, typer.Option(help="Where maps, overlays and predictions.jsonl go.")] = Path("predictions"),
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Segment and explain the emotion in pictures of your own."""
+    from model.predict import PredictParams
+    from model.predict_images import predict_images
+    from pipeline.backbones import BackbonesParams
+    from pipeline.params import load_params
+
+    rows = predict_images(
+        checkpoint,
+        path,
+        emotion,
+        out,
+        load_params(params, "predict", PredictParams),
+        load_params(params, "backbones", BackbonesParams),
+    )
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        print(f"{row['image']}  {row['emotion']}: {row['explanation']}")
+
+
+@app.command()
+def score(
+    maps: Annotated[Path | None, typer.Option(help="Score a folder of PAINTING_EMOTION.npy|png of any method.")] = None,
+    apolo: Annotated[Path | None, typer.Option(help="APOLO release; default: the one in params.")] = None,
+    split: Annotated[str, typer.Option(help="APOLO split, val or test.")] = "test",
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Score predictions by the APOLO protocol: every method of the pipeline, or anyone's maps."""
+    if maps is None:
+        metrics = _stage("score", params)
+        _print(metrics if as_json else {row["method"]: json.dumps(row) for row in metrics["rows"]}, as_json)
+        return
+    from model.score import ScoreParams, score_folder
+    from pipeline.params import Paths, load_params
+
+    paths = load_params(params, "paths", Paths)
+    _print(score_folder(maps, apolo or paths.apolo, split, paths, load_params(params, "score", ScoreParams)), as_json)
+
+
+@app.command("shard-stats")
+def shard_stats(
+    folder: Annotated[Path | None, typer.Argument(help="A shards folder; default: the one in params.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every byte and check it.")] = False,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """What the shards hold; with --verify, whether they still hold it."""
+    from pipeline import shards
+    from pipeline.params import Paths, load_params
+
+    folder = folder or load_params(params, "paths", Paths).step("shards")
+    if verify:
+        problems = shards.verify(folder)
+        print(json.dumps({"problems": problems}) if as_json else "\n".join(problems) or "every byte is as it was written")
+        raise typer.Exit(1 if problems else 0)
+    _print(shards.stats(folder), as_json)
+
+
+@app.command()
+def look(
+    key: Annotated[str, typer.Argument(help="Key of an artwork, or its painting's name.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default: look/KEY.html.")] = None,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """One artwork on a page: picture, regions, pseudo-masks, utterances, predictions."""
+    from model.look import look as draw
+    from pipeline.params import Paths, load_params
+
+    print(draw(load_params(params, "paths", Paths), key, out))
+
+
+@app.command()
+def report(params: ParamsFile = PARAMS) -> None:
+    """Write report/index.html: scores, curves and pictures."""
+    _print(_stage("report", params), as_json=False)
+
+
+@app.command()
+def bench(
+    what: Annotated[BenchWhat, typer.Argument(help="What to measure.")],
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Measure speed on this machine; ratios come from one run."""
+    module = importlib.import_module("model.bench")
+    _print(getattr(module, f"bench_{what.value}")(params), as_json)
+
+
+@app.command("pretrain-tiny")
+def pretrain_tiny(
+    out: Annotated[Path, typer.Argument(help="Folder for the weights.")] = Path("weights/tiny"),
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Train the built-in gallery's tiny CLIP, SAM, GPT-2 and VinVL from nothing, by a fixed recipe."""
+    from model.pretrain import PretrainParams, pretrain_all
+    from pipeline.params import load_params
+
+    _print(pretrain_all(out, load_params(params, "pretrain", PretrainParams)), as_json)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    from pipeline.params import UserError
+
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

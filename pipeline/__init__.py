@@ -1,0 +1,12 @@
+"""From paintings and words to training shards. Knows nothing of training.
+
+The data's way, one module (and one DVC stage, params section, data folder and test) a step:
+
+    gallery      draws a stand-in for ArtEmis + WikiArt + APOLO, in their released layouts
+    utterances   who said what, about which artwork; split; shard map
+    regions      boxes that a detector proposes on each artwork
+    similarity   CLIP(region crop) x CLIP(utterance), one float per region: the factored pseudo-mask
+    masks        the factored masks painted: one pseudo emotion mask per (artwork, emotion)
+    features     frozen SAM and CLIP grids, once per artwork
+    shards       index, checks, statistics and dataset card of features + masks
+"""

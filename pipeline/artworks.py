@@ -1,0 +1,182 @@
+"""Picture files: where an artwork lies, how large it is, and its pixels as upright RGB.
+
+Everyone who opens a picture comes through here, so that a broken, huge or oddly encoded file means the same
+thing in every step: a `BadImage` with a reason, never a crash and never a silent skip.
+"""
+
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+"""What is decoded, by content and not by extension. A short list: fewer decoders face hostile bytes."""
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+MAX_PIXELS = 120_000_000
+"""Default cap on width x height. The largest WikiArt scans have 107 million pixels."""
+PILLOW_CEILING = 178_956_970
+"""Pillow refuses more by itself (twice `Image.MAX_IMAGE_PIXELS`); caps above it would promise too much."""
+ORIENTATION = 0x0112
+"""EXIF tag: 1 upright, 2-4 mirrored or turned by 180 degrees, 5-8 with width and height swapped."""
+
+# Below its own ceiling Pillow only warns; `max_pixels` has already decided those sizes from the header.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+class BadImage(Exception):
+    """A picture that cannot be used; `reason` is one of the short words below, `detail` is for people.
+
+    Reasons: missing, empty, unreadable, not-an-image, too-large, truncated, corrupt.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def unsafe_name(name: str) -> str | None:
+    """Why `name` must not become one component of a path, or None when it may.
+
+    Names come from a csv: one with a separator or a leading dot could leave its folder.
+    """
+    if not name:
+        return "is empty"
+    if "/" in name or "\\" in name:
+        return "holds a path separator"
+    if name.startswith("."):
+        return "starts with a dot"
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+        return "holds a control character"
+    if len(name.encode()) > 240:
+        return "is longer than a file name may be"
+    return None
+
+
+def find(wikiart: Path, art_style: str, painting: str) -> Path:
+    """The file ``ART_STYLE/PAINTING.jpg`` under `wikiart`.
+
+    Also tries ``.jpeg`` and ``.png``, and the name's composed and decomposed Unicode forms (archives made
+    on macOS decompose accents). Raises `BadImage`: unsafe-name, missing.
+    """
+    for name in (art_style, painting):
+        if (why := unsafe_name(name)) is not None:
+            raise BadImage("unsafe-name", f"{name!r} {why}")
+    folder = wikiart / art_style
+    forms = dict.fromkeys([painting, *(unicodedata.normalize(form, painting) for form in ("NFC", "NFD"))])
+    for form in forms:
+        for extension in EXTENSIONS:
+            path = folder / f"{form}{extension}"
+            if path.is_file():
+                return path
+    raise BadImage("missing", f"no {art_style}/{painting}.jpg (nor .jpeg, .png) in {wikiart}")
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """Open by header only; whatever goes wrong inside the block becomes a `BadImage`."""
+    try:
+        if not path.is_file():
+            raise BadImage("missing", f"{path} is not a file")
+        if path.stat().st_size == 0:
+            raise BadImage("empty", f"{path} has no bytes")
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width < 1 or height < 1:
+                raise BadImage("not-an-image", f"{path} says it is {width}x{height} pixels")
+            if width * height > max_pixels:
+                raise BadImage("too-large", f"{path} has {width}x{height} pixels, the cap is {max_pixels}")
+            yield image
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage("not-an-image", f"{path} holds none of {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise BadImage("too-large", f"{path}: {error}") from None
+    except PermissionError as error:
+        raise BadImage("unreadable", str(error)) from None
+    except Exception as error:  # decoders answer damaged bytes with almost any exception
+        cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
+        raise BadImage("truncated" if cut else "corrupt", f"{path}: {error}") from None
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, from what the header already gave.
+
+    Pillow decodes a whole PNG to look for EXIF after the pixels; a header probe must not, and `read_image`
+    must agree with it, so such late EXIF counts as upright.
+    """
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return int(image.getexif().get(ORIENTATION, 1))
+
+
+def probe(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) of the upright picture, in pixels, from the header alone.
+
+    Raises `BadImage` for what a header shows: missing, empty, unreadable, not-an-image, too-large. A file
+    that is cut after its header passes; `verify` finds it.
+    """
+    with _opened(path, max_pixels) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def verify(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """As `probe`, and every byte decoded, so that truncated and corrupt files raise here and not later.
+
+    JPEG is decoded at an eighth of its size: the entropy decoder, where a cut shows, still reads it all.
+    """
+    size = probe(path, max_pixels)
+    with _opened(path, max_pixels) as image:
+        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
+    return size
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture as uint8 (H, W, 3) RGB, upright by its EXIF orientation; the first frame of several.
+
+    Grey, palette, CMYK and 16-bit pictures are converted; transparency is laid over white, as on paper.
+    The cap is checked on the header, before any pixel is decoded. Raises `BadImage`.
+    """
+    with _opened(path, max_pixels) as image:
+        orientation = _orientation(image)
+        image.load()
+        upright = _transpose(_to_rgb(image), orientation)
+        return np.array(upright, dtype=np.uint8)  # a copy: writable, and free of Pillow's buffer
+
+
+def _transpose(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn stored pixels upright. `ImageOps` reads the orientation from the picture's own EXIF."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image.info = {"exif": exif.tobytes()}
+    turned: Image.Image = ImageOps.exif_transpose(image)
+    return turned
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode as mode RGB."""
+    if image.mode == "F" or image.mode.startswith("I"):  # 16 or 32 bits a value; "I;16", "I;16B" ...
+        return Image.fromarray(_eight_bit(np.asarray(image), image.mode)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bit(values: np.ndarray, mode: str) -> np.ndarray:
+    """Grey values of 16 or 32 bits as uint8 by their full range; Pillow's own conversion clips at 255.
+
+    32-bit files do not say their range: the smallest usual one that holds their largest value is taken.
+    """
+    grey = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    ranges = (65535.0,) if mode.startswith("I;16") else (1.0, 255.0, 65535.0)
+    largest = float(grey.max())
+    top = next((limit for limit in ranges if largest <= limit), largest)
+    return np.clip(grey / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
