@@ -27,7 +27,7 @@ ORIENTATION = 0x0112
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
-class BadImage(Exception):
+class BadImage(Exception):  # noqa: N818 - named for what it says
     """A picture that cannot be used; `reason` is one of the short words below, `detail` is for people.
 
     Reasons: missing, empty, unreadable, not-an-image, too-large, truncated, corrupt.

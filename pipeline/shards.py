@@ -14,18 +14,14 @@ proves that, and writes to ``data/shards/``:
 import hashlib
 import json
 import mmap
-import re
-import tarfile
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pydantic
 from pydantic import Field
@@ -35,9 +31,10 @@ from pipeline.emotions import EMOTIONS
 from pipeline.parallel import read_sidecar
 from pipeline.params import STRICT, Paths, UserError
 from pipeline.schema import INDEX, REJECTS, shard_stem
+from pipeline.shard_checks import Problem, verify
+from pipeline.shard_index import FILES, Index, Member, Row, list_members, map_file, tar_path
 
-FILES = ("features", "masks")
-"""The folders joined here, beside the folder of the index; also `schema.MEMBER`'s `file`."""
+__all__ = ["Index", "Problem", "Row", "ShardsParams", "build", "stats", "verify"]
 
 REJECTING_STEPS = ("regions", "similarity", "masks", "features")
 """Steps whose shard sidecars may reject an artwork, in data order."""
@@ -58,35 +55,16 @@ class ShardsParams:
     """Where the data's origin is described, on its card."""
     license: str = "https://spdx.org/licenses/CC0-1.0.html"
     """Licence of the data (not of the code), on its card."""
+    citation: str = "Zhang, Li, Guo, Wang: EmoSEM: Segment and Explain Emotion Stimuli in Visual Art"
+    """The work to cite, on its card."""
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = "1.0.0"
     """Version of the data, MAJOR.MINOR.PATCH, on its card."""
+    date_published: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] = "2026-11-22"
+    """Day of this version on its card, YYYY-MM-DD; given, not taken from the clock: reruns are identical."""
     area_bins: Annotated[int, Field(ge=1)] = 20
     """Bins of the mask area histogram over [0, 1], shares of the artwork."""
     threads: Annotated[int, Field(ge=1)] = 2
     """Tars hashed at the same time. Changes speed, never a result."""
-
-
-class Member(NamedTuple):
-    """One file inside a tar."""
-
-    key: str
-    name: str
-    """Without the key: ``sam.npy``, ``awe.png``, ``json``."""
-    offset: int
-    """Of its first data byte in the tar."""
-    size: int
-
-
-def list_members(path: Path) -> list[Member]:
-    """Members of a tar in their order. Raises `UserError` when the tar is missing, damaged or cut short."""
-    try:
-        with tarfile.open(path, mode="r:") as tar:
-            split = [(info.name.partition("."), info) for info in tar if info.isreg()]
-            return [Member(key, name, info.offset_data, info.size) for (key, _, name), info in split]
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the {path.parent.name} step") from None
-    except tarfile.TarError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run {path.parent.name} again") from None
 
 
 @dataclass(frozen=True)
@@ -113,7 +91,7 @@ def build(paths: Paths, params: ShardsParams) -> dict[str, Any]:
     rows = [row for shard in read for row in shard.rows]
     if not rows:
         raise UserError(f"no artwork is in both {paths.step('features')} and {paths.step('masks')}")
-    rejects = [(shard, key, reason) for shard, data in zip(shards, read, strict=True) for key, reason in data.rejects]
+    rejects = [(n, key, why) for n, data in zip(shards, read, strict=True) for key, why in data.rejects]
     storage.write_parquet(out / "index.parquet", pa.Table.from_pylist(rows, schema=INDEX))
     table = [{"source": key, "row": -1, "reason": why, "detail": shard_stem(n)} for n, key, why in rejects]
     storage.write_parquet(out / "rejects.parquet", pa.Table.from_pylist(table, schema=REJECTS))
@@ -121,7 +99,8 @@ def build(paths: Paths, params: ShardsParams) -> dict[str, Any]:
     statistics["shards"] = [{"shard": n, **data.files} for n, data in zip(shards, read, strict=True)]
     statistics["bytes"] = {f: sum(data.files[f]["bytes"] for data in read) for f in FILES}
     statistics["rejects"] = _all_rejects(paths, Counter(why for _, _, why in rejects))
-    statistics["index_sha256"] = storage.sha256_file(out / "index.parquet")
+    index = out / "index.parquet"
+    statistics["index"] = {"bytes": index.stat().st_size, "sha256": storage.sha256_file(index)}
     storage.write_json(out / "stats.json", statistics)
     storage.write_json(out / "croissant.json", croissant.card(params, statistics))
     return {
@@ -149,9 +128,9 @@ def _shard_numbers(paths: Paths) -> list[int]:
 
 def _read_shard(paths: Paths, shard: int) -> _Shard:
     """Join one pair of tars and hash every byte of them, once for the tar and once for its artworks."""
-    members = {f: _by_key(list_members(_tar(paths.step("shards"), f, shard))) for f in FILES}
+    members = {f: _by_key(tar_path(paths.step("shards"), f, shard)) for f in FILES}
     keys, rejects = _joined_keys(paths, shard, list(members["features"]), list(members["masks"]))
-    maps = {f: _map(_tar(paths.step("shards"), f, shard)) for f in FILES}
+    maps = {f: map_file(tar_path(paths.step("shards"), f, shard)) for f in FILES}
     rows = []
     for key in keys:
         here = [(f, member) for f in FILES for member in members[f][key]]
@@ -191,8 +170,8 @@ def _joined_keys(
         has, lacks = FILES if key in set(features) else FILES[::-1]
         if key not in known:
             raise UserError(
-                f"shard {shard_stem(shard)}: key {key} is in {has} but not in {lacks}, and no step rejected it; "
-                f"run {has} and {lacks} again on the same utterances"
+                f"shard {shard_stem(shard)}: key {key} is in {has} but not in {lacks}, and no step rejected "
+                f"it; run {has} and {lacks} again on the same utterances"
             )
         rejects.append((key, known[key]))
     order = [key for key in features if key in both]
@@ -214,9 +193,10 @@ def _rejected(paths: Paths, shard: int) -> dict[str, str]:
     return found
 
 
-def _by_key(members: Iterable[Member]) -> dict[str, list[Member]]:
+def _by_key(path: Path) -> dict[str, list[Member]]:
+    """Members of a tar, grouped by artwork. Raises `UserError` when it is damaged or cut short."""
     grouped: dict[str, list[Member]] = {}
-    for member in members:
+    for member in list_members(path):
         grouped.setdefault(member.key, []).append(member)
     return grouped
 
@@ -237,20 +217,6 @@ def _masks_card(masks: mmap.mmap, members: list[Member], shard: int, key: str) -
     return card
 
 
-def _tar(folder: Path, file: str, shard: int) -> Path:
-    """Path of a shard's tar, seen from the folder of the index."""
-    return folder.parent / file / f"{shard_stem(shard)}.tar"
-
-
-def _map(path: Path) -> mmap.mmap:
-    """A whole file as read-only memory map. Raises `UserError` when it is missing or empty."""
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
 def _statistics(rows: list[dict[str, Any]], area_bins: int) -> dict[str, Any]:
     """Counts over the index rows. A *mask* is one (artwork, emotion) pair."""
     splits: dict[str, Counter[str]] = {}
@@ -269,7 +235,8 @@ def _statistics(rows: list[dict[str, Any]], area_bins: int) -> dict[str, Any]:
         "utterances": sum(split["utterances"] for split in splits.values()),
         "splits": {name: dict(count) for name, count in splits.items()},
         "emotions": {
-            name: {**count, "mean_area": round(float(np.mean(areas[name])), 4)} for name, count in emotions.items()
+            name: {**count, "mean_area": round(float(np.mean(areas[name])), 4)}
+            for name, count in emotions.items()
         },
         "styles": dict(Counter(row["art_style"] for row in rows)),
         "mask_area": {"edges": [round(float(e), 6) for e in edges], "counts": [int(c) for c in counts]},
@@ -287,130 +254,6 @@ def _all_rejects(paths: Paths, here: Counter[str]) -> dict[str, dict[str, int]]:
             sidecar = read_sidecar(path.parent, int(path.stem)) if path.stem.isdigit() else None
             found.setdefault(step, Counter()).update(r["reason"] for r in (sidecar or {}).get("rejects", ()))
     return {step: dict(reasons) for step, reasons in found.items() if reasons}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One artwork of the index, without the places of its bytes."""
-
-    key: str
-    shard: int
-    split: str
-    emotions: tuple[str, ...]
-    utterance_counts: tuple[int, ...]
-    """One per emotion, same order."""
-
-
-class Index:
-    """Random access to every member of the shards, by key.
-
-    Cheap to pickle and safe under fork and spawn: memory maps are opened when first read and stay behind.
-    """
-
-    MAX_OPEN = 256
-    """Tars mapped at the same time: a map holds a file descriptor, and 1024 is a common limit."""
-
-    def __init__(self, folder: Path, table: pa.Table) -> None:
-        self.folder = folder
-        self.table = table
-        self._position = {key: i for i, key in enumerate(table["key"].to_pylist())}
-        self._shards = table["shard"].to_numpy()
-        members = table["members"].combine_chunks()
-        self._starts = members.offsets.to_numpy()
-        flat = members.values
-        full = pc.binary_join_element_wise(flat.field("file"), flat.field("name"), "/").dictionary_encode()
-        self._codes = full.indices.to_numpy()
-        self._code = {name: code for code, name in enumerate(full.dictionary.to_pylist())}
-        self._offsets, self._sizes = flat.field("offset").to_numpy(), flat.field("size").to_numpy()
-        self._maps: OrderedDict[tuple[str, int], mmap.mmap] = OrderedDict()
-
-    @classmethod
-    def load(cls, folder: Path) -> "Index":
-        """The index in `folder` (``data/shards``); the tars lie beside it. Raises `UserError` without one."""
-        path = folder / "index.parquet"
-        if not path.is_file():
-            raise UserError(f"{path} does not exist; run the shards step")
-        try:
-            return cls(folder, pq.read_table(path, schema=INDEX))
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run the shards step again") from None
-
-    def __len__(self) -> int:
-        return len(self._position)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._position
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": OrderedDict()}
-
-    def row(self, key: str) -> Row:
-        """One artwork. Raises `KeyError` when it is not in the index."""
-        return next(self._rows(self.table.slice(self._at(key), 1)))
-
-    def rows(self, split: str | None = None) -> list[Row]:
-        """Artworks of a split (or all) in the index's order: by shard, then by place in its tars."""
-        return list(self._rows(self.table if split is None else self.table.filter(pc.field("split") == split)))
-
-    @staticmethod
-    def _rows(table: pa.Table) -> Iterator[Row]:
-        columns = (table[name].to_pylist() for name in ("key", "shard", "split", "emotions", "utterance_counts"))
-        for key, shard, split, emotions, counts in zip(*columns, strict=True):
-            yield Row(key, shard, split, tuple(emotions), tuple(counts))
-
-    def members(self, key: str) -> list[str]:
-        """Names of an artwork's members, ``features/sam.npy`` … ``masks/json``, in tar order."""
-        at, names = self._at(key), list(self._code)
-        return [names[code] for code in self._codes[self._starts[at] : self._starts[at + 1]]]
-
-    def read(self, key: str, member: str) -> bytes:
-        """Bytes of a member. `member` is ``sam.npy``, or ``masks/json`` where both tars have one.
-
-        Raises `KeyError` for an unknown key or member, `UserError` when the tar is missing or too short.
-        """
-        return bytes(self.view(key, member))
-
-    def view(self, key: str, member: str) -> memoryview:
-        """Like `read`, without the copy: read-only bytes of the memory map, valid as long as they are held."""
-        at, code = self._at(key), self._resolve(member)
-        start, stop = int(self._starts[at]), int(self._starts[at + 1])
-        hits = np.flatnonzero(self._codes[start:stop] == code)
-        if not len(hits):
-            raise KeyError(f"artwork {key} has no member {member!r}; it has {', '.join(self.members(key))}")
-        place = start + int(hits[0])
-        offset, size = int(self._offsets[place]), int(self._sizes[place])
-        file = next(name for name, c in self._code.items() if c == code).partition("/")[0]
-        data = self._mapped(file, int(self._shards[at]))
-        if offset + size > len(data):
-            raise UserError(
-                f"{_tar(self.folder, file, int(self._shards[at]))} ends before {key}.{member}; "
-                "`shard-stats --verify` names all that is damaged"
-            )
-        return memoryview(data)[offset : offset + size]
-
-    def _at(self, key: str) -> int:
-        if key not in self._position:
-            raise KeyError(f"no artwork {key!r} in {self.folder / 'index.parquet'}")
-        return self._position[key]
-
-    def _resolve(self, member: str) -> int:
-        if member in self._code:
-            return self._code[member]
-        hits = [code for f in FILES if (code := self._code.get(f"{f}/{member}")) is not None]
-        if len(hits) == 1:
-            return hits[0]
-        advice = " or ".join(f"'{f}/{member}'" for f in FILES) if hits else f"one of {', '.join(self._code)}"
-        raise KeyError(f"{'ambiguous' if hits else 'no'} member {member!r}; ask for {advice}")
-
-    def _mapped(self, file: str, shard: int) -> mmap.mmap:
-        """The map of a tar, opened once; the least recently read is let go (views keep theirs alive)."""
-        place = (file, shard)
-        if place not in self._maps:
-            self._maps[place] = _map(_tar(self.folder, file, shard))
-            if len(self._maps) > self.MAX_OPEN:
-                self._maps.popitem(last=False)
-        self._maps.move_to_end(place)
-        return self._maps[place]
 
 
 def stats(folder: Path) -> dict[str, Any]:

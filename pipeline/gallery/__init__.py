@@ -4,6 +4,8 @@
 brushwork), `grammar` speaks about it, `release` writes the folders. Everything is a pure function of a seed.
 """
 
+from pipeline.gallery.release import build
+from pipeline.gallery.scenes import scene
 from pipeline.gallery.world import EVOKES, KINDS, SCENERY, GalleryParams, Kind, Look, Motif, Scene
 
-__all__ = ["EVOKES", "KINDS", "SCENERY", "GalleryParams", "Kind", "Look", "Motif", "Scene"]
+__all__ = ["EVOKES", "KINDS", "SCENERY", "GalleryParams", "Kind", "Look", "Motif", "Scene", "build", "scene"]

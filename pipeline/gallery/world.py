@@ -206,9 +206,9 @@ class GalleryParams:
     seed: Annotated[int, Field(ge=0)] = 7
     """Of the pictures and the words. The backbones are trained on seeds from 1,000,000 upwards."""
     shortest_side: Annotated[int, Field(ge=96)] = 320
-    longest_side: Annotated[int, Field(ge=96)] = 800
+    longest_side: Annotated[int, Field(ge=96, le=1000)] = 800
     """Bounds of a picture's sides, pixels; width / height stays within 0.6 to 1.7."""
-    motif_sizes: tuple[float, float] = (0.24, 0.46)
+    motif_sizes: tuple[float, float] = (0.26, 0.48)
     """Smallest and largest extent of an evoking motif, as a share of the picture's long side."""
     most_evoking: Annotated[int, Field(ge=2, le=5)] = 4
     """Evoking motifs per artwork: from 2 to this many."""
@@ -219,8 +219,16 @@ class GalleryParams:
     """Bounds of utterances per artwork (ArtEmis asks at least 5 people)."""
     something_else: Share = 0.1
     """Share of annotators who answer "something else" (11.6 % in ArtEmis)."""
-    disagreement: Share = 0.06
+    disagreement: Share = 0.08
     """Share of annotators who name an emotion that nothing in the picture evokes."""
+    val_share: Share = 0.05
+    test_share: Share = 0.15
+    """Shares of the artworks that APOLO annotates; the others are for training."""
+    box_jitter: Annotated[float, Field(ge=0, lt=0.5)] = 0.06
+    """How far the edges of a motif's box move at random, at most, as a share of the box's side."""
+    noise_boxes: Annotated[int, Field(ge=0)] = 6
+    """Boxes of nothing in particular among each artwork's region proposals."""
+    jpeg_quality: Annotated[int, Field(ge=50, le=95)] = 92
 
     def __post_init__(self) -> None:
         """Refuse bounds that are the wrong way round."""
@@ -235,3 +243,5 @@ class GalleryParams:
             raise ValueError(
                 f"most_annotators {self.most_annotators} is less than least_annotators {self.least_annotators}"
             )
+        if self.something_else + self.disagreement > 1 or self.val_share + self.test_share > 1:
+            raise ValueError("something_else + disagreement and val_share + test_share must not exceed 1")

@@ -1,0 +1,33 @@
+"""The baseline CLIP+VinVL: the recipe of the pseudo-masks (Sec. 4.1) applied to the test items themselves.
+
+Its maps are those that step `masks` made for the items' artworks from their own utterances: EmoSEM's teacher,
+shown the very words that it will be judged against.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from model.methods import TarMaps, decode_png
+from pipeline.apolo import ApoloItem
+from pipeline.params import Paths
+from pipeline.schema import shard_stem
+
+NAME = "clip+vinvl"
+
+
+class PseudoMasks:
+    """The pseudo-masks of some artworks, by item."""
+
+    def __init__(self, paths: Paths, keys: Iterable[str]) -> None:
+        wanted = set(keys)
+        table = pq.read_table(paths.step("utterances") / "artworks.parquet", columns=["key", "shard"])
+        rows = zip(table["key"].to_pylist(), table["shard"].to_pylist(), strict=True)
+        shards = sorted({shard for key, shard in rows if key in wanted})
+        self._tars = TarMaps(paths.step("masks") / f"{shard_stem(shard)}.tar" for shard in shards)
+
+    def __call__(self, item: ApoloItem) -> np.ndarray | None:
+        """The item's map, uint8 (h, w), or None when none was made. Raises `ValueError` for a broken one."""
+        data = self._tars.read(f"{item.key}.{item.emotion}.png")
+        return None if data is None else decode_png(data)

@@ -1,0 +1,159 @@
+"""The language model (Sec. 3.3): GPT-2 with a cross-attention to CLIP's patch tokens in every block.
+
+The prefix stands before the words as input embeddings, and positions run over both. transformers' GPT-2 does
+the work; here are the prefix, the texts and nucleus sampling.
+
+Shapes: T texts; P prefix tokens; L words, the end-of-text token included; K patch tokens; C channels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> list[int]:
+    """Token ids of an explanation, cut to `max_tokens` with the end-of-text token last.
+
+    The text gets a leading space: it follows a prefix, so its first word is a word like any other.
+    """
+    ids: list[int] = tokenizer.encode(" " + text.strip(), add_special_tokens=False)
+    return [*ids[: max_tokens - 1], int(tokenizer.eos_token_id)]
+
+
+def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The explanation in generated ids: what stands before the end-of-text token."""
+    words = list(ids)
+    if tokenizer.eos_token_id in words:
+        words = words[: words.index(tokenizer.eos_token_id)]
+    return str(tokenizer.decode(words)).strip()
+
+
+def nucleus_sample(logits_TV: Tensor, uniform_T: Tensor, top_p: float, temperature: float) -> Tensor:
+    """One token id per row from the nucleus: the fewest most likely tokens with probability >= `top_p`.
+
+    Args:
+        logits_TV: scores; ties rank by id.
+        uniform_T: float64 numbers in [0, 1) that decide, so that a row never depends on its neighbours.
+        top_p: nucleus sampling's probability (paper: 0.9).
+        temperature: divides the logits.
+
+    Returns:
+        int64 (T,).
+    """
+    probs, ids = torch.softmax(logits_TV.double() / temperature, dim=-1).sort(descending=True, stable=True)
+    before = probs.cumsum(-1) - probs
+    mass = torch.where(before < top_p, probs, 0.0).cumsum(-1)
+    picks = torch.searchsorted(mass, uniform_T[:, None] * mass[:, -1:], right=True)
+    last = (before < top_p).sum(-1, keepdim=True) - 1
+    return ids.gather(1, picks.minimum(last))[:, 0]
+
+
+class Captioner(nn.Module):
+    """GPT-2 that continues a prefix while it looks at an image."""
+
+    def __init__(self, gpt2_config: dict[str, Any]) -> None:
+        """`gpt2_config`: keywords of transformers' `GPT2Config`."""
+        super().__init__()
+        config = GPT2Config(**gpt2_config, add_cross_attention=True)
+        config._attn_implementation = "sdpa"
+        self.gpt2 = GPT2LMHeadModel(config)
+        self.eos = int(gpt2_config.get("eos_token_id", 50256))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Word embeddings (..., C) of token ids, without positions."""
+        words: Tensor = self.gpt2.transformer.wte(ids)
+        return words
+
+    def forward(
+        self, prefix_TPC: Tensor, prefix_mask_TP: Tensor | None, tokens_TL: Tensor, visual_TKC: Tensor
+    ) -> Tensor:
+        """Teacher-forced logits (T, L, V): ``[:, i]`` predicts ``tokens_TL[:, i]`` from what stands before.
+
+        Args:
+            prefix_TPC: f of Sec. 3.3; with P = 0 the end-of-text token stands in, GPT-2's start of a text.
+            prefix_mask_TP: bool, False for padding inside the prefix; None when there is none.
+            tokens_TL: int64 ids, any id behind a text's end.
+            visual_TKC: CLIP's patch tokens.
+        """
+        prefix, mask = self._start(prefix_TPC, prefix_mask_TP)
+        inputs = torch.cat([prefix, self.embed(tokens_TL[:, :-1])], dim=1)
+        places: dict[str, Tensor] = {}
+        if mask is not None:
+            mask = nn.functional.pad(mask, (0, tokens_TL.shape[1] - 1), value=True)
+            places = {"attention_mask": mask.long(), "position_ids": _positions(mask)}
+        logits: Tensor = self.gpt2(
+            inputs_embeds=inputs,
+            encoder_hidden_states=visual_TKC,
+            use_cache=False,
+            logits_to_keep=tokens_TL.shape[1],
+            **places,
+        ).logits
+        return logits
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prefix_TPC: Tensor,
+        prefix_mask_TP: Tensor | None,
+        visual_TKC: Tensor,
+        seeds: Sequence[int],
+        *,
+        max_new_tokens: int,
+        top_p: float,
+        temperature: float,
+    ) -> list[list[int]]:
+        """Sample a continuation of each prefix, cached keys and values, all rows at once.
+
+        Args:
+            seeds: one per text. A text depends on its own seed and inputs, not on the batch it came in.
+            max_new_tokens: budget, the end-of-text token included.
+            top_p, temperature: see `nucleus_sample`.
+
+        Returns:
+            T lists of token ids, each up to and with its end-of-text token, or cut at the budget.
+        """
+        prefix, mask = self._start(prefix_TPC, prefix_mask_TP)
+        if mask is None:
+            mask = torch.ones(prefix.shape[:2], dtype=torch.bool, device=prefix.device)
+        uniforms = np.stack([np.random.default_rng(seed).random(max_new_tokens) for seed in seeds])
+        uniform_TL = torch.from_numpy(uniforms).to(prefix.device)
+        inputs, cache = {"inputs_embeds": prefix}, None
+        positions = _positions(mask)
+        tokens: list[Tensor] = []
+        done = torch.zeros(len(prefix), dtype=torch.bool, device=prefix.device)
+        for step in range(max_new_tokens):
+            output = self.gpt2(
+                **inputs,
+                attention_mask=mask.long(),
+                position_ids=positions,
+                encoder_hidden_states=visual_TKC,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            token = nucleus_sample(output.logits[:, -1], uniform_TL[:, step], top_p, temperature)
+            token = torch.where(done, self.eos, token)
+            tokens.append(token)
+            done = done | (token == self.eos)
+            if done.all():
+                break
+            mask = nn.functional.pad(mask, (0, 1), value=True)
+            inputs, cache = {"input_ids": token[:, None]}, output.past_key_values
+            positions = _positions(mask)[:, -1:]
+        rows: list[list[int]] = torch.stack(tokens, dim=1).tolist()
+        return [row[: row.index(self.eos) + 1] if self.eos in row else row for row in rows]
+
+    def _start(self, prefix_TPC: Tensor, mask_TP: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if prefix_TPC.shape[1]:
+            return prefix_TPC, mask_TP
+        start = torch.full((len(prefix_TPC), 1), self.eos, device=prefix_TPC.device)
+        return self.embed(start), None
+
+
+def _positions(mask_TL: Tensor) -> Tensor:
+    """Positions from 0 that skip padding; padding itself gets any valid one."""
+    return (mask_TL.long().cumsum(-1) - 1).clamp(min=0)

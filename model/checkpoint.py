@@ -1,0 +1,250 @@
+"""Pretrained parts into a new network, and a training run's state to disk and back."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+from transformers import logging as transformers_logging
+
+from model.emosem import EmoSEM, EmoSEMConfig, Finetune, Paradigm, Prefix, build_emosem
+from pipeline import storage
+from pipeline.emotions import EMOTIONS, prompt
+from pipeline.params import UserError
+
+OFFICIAL_HEADS = 8
+"""Attention heads of the mixer in every official SAM; the one size that no weight's shape tells."""
+
+
+@dataclass(frozen=True)
+class SamDecoder:
+    """What EmoSEM takes over from a SAM checkpoint."""
+
+    state: dict[str, Tensor]
+    """float32 weights by the names of `MaskDecoder`."""
+    dim: int
+    grid: int
+    image_size: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+
+
+def load_sam_decoder(checkpoint: Path) -> SamDecoder:
+    """Decoder weights and sizes from a whole SAM checkpoint; the image encoder is never built.
+
+    Args:
+        checkpoint: an official ``sam_vit_*.pth``, or a .safetensors with the same names; the number of
+            attention heads comes from ``decoder_num_heads`` in a json of the same stem, if there is one.
+
+    Raises:
+        UserError: the file cannot be read, or is no SAM (the missing weight is named).
+    """
+    try:
+        state, shapes = _read_sam(checkpoint)
+        side = checkpoint.with_suffix(".json")
+        sizes = json.loads(side.read_text(encoding="utf-8")) if side.is_file() else {}
+        layers = "mask_decoder.transformer.layers."
+        depth = len({name.split(".")[3] for name in shapes if name.startswith(layers)})
+        grid = shapes["image_encoder.pos_embed"][1]
+        return SamDecoder(
+            state=state,
+            dim=shapes["mask_decoder.iou_token.weight"][1],
+            grid=grid,
+            image_size=grid * shapes["image_encoder.patch_embed.proj.weight"][2],
+            depth=depth,
+            num_heads=int(sizes.get("decoder_num_heads", OFFICIAL_HEADS)),
+            mlp_dim=shapes[f"{layers}0.mlp.lin1.weight"][0],
+        )
+    except KeyError as error:
+        raise UserError(f"{checkpoint} is no SAM checkpoint: it has no weight {error}") from None
+    except Exception as error:  # unpicklers and archive readers answer a damaged file with almost anything
+        raise UserError(f"SAM checkpoint {checkpoint} cannot be read: {error}") from None
+
+
+_OWN_NAMES = {
+    "mask_decoder.": "",
+    "prompt_encoder.pe_layer.": "pe_layer.",
+    "prompt_encoder.no_mask_embed.": "no_mask_embed.",
+}
+"""SAM's prefixes that EmoSEM uses, and what they are called in `MaskDecoder`."""
+
+
+def _read_sam(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
+    """The used weights under our names, and every weight's shape under SAM's."""
+    used: dict[str, Tensor] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, tensor in _tensors(checkpoint):
+        shapes[name] = tuple(tensor.shape)
+        for theirs, ours in _OWN_NAMES.items():
+            if name.startswith(theirs) and ".iou_prediction_head." not in name:
+                used[ours + name.removeprefix(theirs)] = tensor.float()
+    return used, shapes
+
+
+def _tensors(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
+    if checkpoint.suffix == ".safetensors":
+        with safe_open(checkpoint, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (not a dict)
+                yield name, file.get_tensor(name)
+        return
+    yield from torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).items()
+
+
+def new_model(
+    sam_checkpoint: Path,
+    language_model: Path,
+    *,
+    paradigm: Paradigm,
+    prefix: Prefix,
+    finetune: Finetune,
+    detach_prompt: bool,
+    max_tokens: int,
+    visual_dim: int,
+) -> EmoSEM:
+    """EmoSEM on pretrained parts; what neither SAM nor GPT-2 has is drawn from torch's current seed.
+
+    New are the projectors and GPT-2's cross-attention, as in the paper. Keywords as in `EmoSEMConfig`.
+    Raises `UserError` for parts that are missing, damaged or do not fit together.
+    """
+    sam = load_sam_decoder(sam_checkpoint)
+    tokenizer = load_tokenizer(language_model)
+    try:
+        config = EmoSEMConfig(
+            paradigm=paradigm,
+            prefix=prefix,
+            finetune=finetune,
+            detach_prompt=detach_prompt,
+            dim=sam.dim,
+            grid=sam.grid,
+            image_size=sam.image_size,
+            mixer_depth=sam.depth,
+            mixer_heads=sam.num_heads,
+            mixer_mlp_dim=sam.mlp_dim,
+            visual_dim=visual_dim,
+            language_model=_gpt2_keywords(language_model),
+            prompts=tuple(tuple(tokenizer.encode(prompt(e), add_special_tokens=False)) for e in EMOTIONS),
+            max_tokens=max_tokens,
+        )
+        model = build_emosem(config)
+        initialise(model, sam.state, language_model)
+    except (ValueError, RuntimeError) as error:  # of pydantic, and of load_state_dict
+        raise UserError(f"{sam_checkpoint} and {language_model} do not make an EmoSEM: {error}") from None
+    model.tokenizer = tokenizer
+    return model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Tokenizer of a local language model. Raises `UserError`."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"language model folder {folder} has no tokenizer: {error}") from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer in {folder} has no end-of-text token")
+    return tokenizer
+
+
+def _gpt2_keywords(folder: Path) -> dict[str, Any]:
+    """`GPT2Config` keywords of a local GPT-2, without what only says how its file was written."""
+    try:
+        config = GPT2Config.from_pretrained(folder, local_files_only=True).to_diff_dict()
+    except (OSError, ValueError) as error:
+        raise UserError(f"language model folder {folder} has no config.json of a GPT-2: {error}") from None
+    told = ("transformers_version", "architectures", "dtype", "add_cross_attention", "model_type")
+    return {name: value for name, value in sorted(config.items()) if name not in told}
+
+
+def initialise(model: EmoSEM, sam_state: dict[str, Tensor], language_model: Path) -> None:
+    """Load SAM's decoder and a local GPT-2 into a network; other weights stay as they are.
+
+    Multi-Masks starts its eight mask tokens and hypernetworks as copies of SAM's first ones.
+    Raises `RuntimeError` or `ValueError` when shapes do not fit.
+    """
+    if model.config.paradigm == "multi":
+        sam_state = _eightfold(sam_state)
+    model.mask_decoder.load_state_dict(sam_state, strict=True)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # its warning of new cross-attention weights is meant here
+    try:
+        pretrained = GPT2LMHeadModel.from_pretrained(
+            language_model, dtype=torch.float32, local_files_only=True
+        )
+    except OSError as error:
+        raise ValueError(str(error)) from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    missing, extra = model.captioner.gpt2.load_state_dict(pretrained.state_dict(), strict=False)
+    new = [name for name in missing if "crossattention." not in name and "ln_cross_attn." not in name]
+    if new or extra:
+        raise ValueError(f"{language_model} lacks weights {new} and has unknown ones {extra}")
+
+
+def _eightfold(sam_state: dict[str, Tensor]) -> dict[str, Tensor]:
+    tokens, heads = "mask_tokens.weight", "output_hypernetworks_mlps."
+    state = {name: tensor for name, tensor in sam_state.items() if not name.startswith(heads)}
+    state[tokens] = sam_state[tokens][:1].repeat(len(EMOTIONS), 1)
+    for name, tensor in sam_state.items():
+        if name.startswith(f"{heads}0."):
+            state |= {f"{heads}{i}.{name.removeprefix(f'{heads}0.')}": tensor for i in range(len(EMOTIONS))}
+    return state
+
+
+@dataclass
+class Progress:
+    """Where a training run stands; the next step to take is `step` of `epoch`."""
+
+    fingerprint: str
+    """Of everything that decides the run's result. A checkpoint with another one is not resumed."""
+    epoch: int = 0
+    step: int = 0
+    """Optimiser steps done in this epoch."""
+    total_steps: int = 0
+    """Optimiser steps done in all."""
+    validation: dict[str, float] = field(default_factory=dict)
+    """What the last epoch's validation found."""
+
+
+def save(
+    path: Path, progress: Progress, model: EmoSEM, optimizer: torch.optim.Optimizer, scheduler: Any
+) -> None:
+    """Write all that resuming needs, atomically: trainable weights, optimiser, schedule, random states."""
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    content = {
+        "progress": vars(progress),
+        "model": {name: tensor for name, tensor in model.state_dict().items() if name in trainable},
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all(),
+    }
+    storage.write_atomic(path, lambda file: torch.save(content, file))
+
+
+def read(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """A checkpoint's content, or None when it belongs to another run. Raises `UserError` if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # see load_sam_decoder
+        raise UserError(f"{path} cannot be read ({error}); delete it to train from the start") from None
+    return content if content["progress"]["fingerprint"] == fingerprint else None
+
+
+def restore(
+    content: dict[str, Any], model: EmoSEM, optimizer: torch.optim.Optimizer, scheduler: Any
+) -> Progress:
+    """Put a checkpoint's content back; the run then continues as if never stopped."""
+    model.load_state_dict(content["model"], strict=False)
+    optimizer.load_state_dict(content["optimizer"])
+    scheduler.load_state_dict(content["scheduler"])
+    torch.set_rng_state(content["rng"])
+    if content["cuda_rng"]:
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    return Progress(**content["progress"])

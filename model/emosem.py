@@ -1,0 +1,258 @@
+"""EmoSEM (Sec. 3): one network that segments what evokes an emotion in an artwork, and says why.
+
+    SAM grid v ──────────────┐
+    "generate the mask for   ├─ mask decoder ─▶ mask       p', m' ── prefix projector ── f ┐
+     the emotion awe" ── P_E ┘  (frozen mixer)                                             ├─ GPT-2 ─▶ words
+                                                           CLIP patch tokens ──────────────┘
+
+Single-Mask asks for one emotion by its prompt; Multi-Masks answers all eight at once, one learnable mask
+token each (Sec. 3.5). SAM's and CLIP's encoders are not part of it: they are frozen, their outputs its input.
+
+Shapes: B images, Q queries of one (image, emotion) each, T texts, P prefix tokens, L words, C channels.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import pydantic
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from model.captioner import Captioner
+from model.mask_decoder import MaskDecoder
+from model.projectors import EmotionProjector, PrefixProjector
+from pipeline import storage
+from pipeline.emotions import EMOTIONS
+from pipeline.params import STRICT, UserError, as_json
+
+Paradigm = Literal["single", "multi"]
+Prefix = Literal["mask+prompt", "mask", "prompt", "none"]
+Finetune = Literal["mask-head", "mask-decoder"]
+
+# "gener", "ate", " the", " mask", " for", " the", " emotion", and each emotion
+_GPT2_PROMPT = (8612, 378, 262, 9335, 329, 262, 9942)
+_GPT2_EMOTIONS = ((30184,), (25030,), (2695, 434), (14067,), (8993,), (16234,), (3252,), (25303,))
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class EmoSEMConfig:
+    """What the network is made of; the defaults are the paper's. Stored as config.json beside the weights."""
+
+    paradigm: Paradigm = "single"
+    """single: one mask for the emotion asked for; multi: eight mask tokens, one an emotion (Sec. 3.5)."""
+    prefix: Prefix = "mask+prompt"
+    """What the language model is told (Tab. 4). Multi has no prompt: mask or none."""
+    finetune: Finetune = "mask-head"
+    """What of SAM's decoder trains: the mask head, its mixer frozen (paper), or all of it (Fig. 7)."""
+    detach_prompt: bool = False
+    """Keep the mask decoder's gradients out of the shared word embedding."""
+    dim: Annotated[int, Field(gt=0)] = 256
+    """d_k: channels of SAM's grid, of prompts and mask tokens."""
+    grid: Annotated[int, Field(gt=0)] = 64
+    """Cells a side of SAM's grid; masks have 4 times as many pixels."""
+    image_size: Annotated[int, Field(gt=0)] = 1024
+    """Pixels a side of SAM's padded square input."""
+    mixer_depth: Annotated[int, Field(gt=0)] = 2
+    """N of Sec. 4.1: two-way blocks."""
+    mixer_heads: Annotated[int, Field(gt=0)] = 8
+    """Attention heads of the mixer."""
+    mixer_mlp_dim: Annotated[int, Field(gt=0)] = 2048
+    """Inner width of the mixer's MLP."""
+    visual_dim: Annotated[int, Field(gt=0)] = 768
+    """Channels of CLIP's patch tokens; must be the language model's width."""
+    language_model: dict[str, Any] = Field(default_factory=lambda: {"n_layer": 6})
+    """Keywords of transformers' GPT2Config; the default is distilgpt2."""
+    prompts: tuple[tuple[int, ...], ...] = tuple((*_GPT2_PROMPT, *word) for word in _GPT2_EMOTIONS)
+    """Token ids of the emotional prompt of each emotion, in EMOTIONS' order; the default is GPT-2's."""
+    max_tokens: Annotated[int, Field(ge=2)] = 25
+    """Budget of an explanation, its end-of-text token included (Sec. 4.1)."""
+
+    def __post_init__(self) -> None:
+        if self.paradigm == "multi" and self.prefix not in ("mask", "none"):
+            raise ValueError(f"multi has no prompt, so prefix {self.prefix!r} cannot be; use mask or none")
+        if len(self.prompts) != len(EMOTIONS) or not all(self.prompts):
+            raise ValueError(f"prompts must be {len(EMOTIONS)} lists of token ids, not {self.prompts}")
+
+
+class Segmentation(NamedTuple):
+    """What the mask decoder says about Q queries."""
+
+    mask_logits: Tensor
+    """(Q, H, W) before the sigmoid, in SAM's padded square frame, 4 x grid pixels a side."""
+    prefix: Tensor
+    """(Q, P, C) f, the language model's prefix; P may be 0."""
+    prefix_mask: Tensor | None
+    """(Q, P) bool, False for padding behind a shorter prompt; None when there is none."""
+
+
+class EmoSEM(nn.Module):
+    """The network of Fig. 2 from cached features on. Built by `build_emosem`."""
+
+    tokenizer: PreTrainedTokenizerBase | None = None
+    """Of the language model; saved and loaded with the weights."""
+    prompt_ids: Tensor
+    """(E, N) int64 token ids of the eight prompts."""
+    prompt_mask: Tensor
+    """(E, N) bool, False for padding behind the shorter ones."""
+
+    def __init__(self, config: EmoSEMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.captioner = Captioner(config.language_model)
+        word_dim: int = self.captioner.gpt2.config.n_embd
+        if word_dim != config.visual_dim:
+            raise ValueError(
+                f"the language model is {word_dim} wide and CLIP's patch tokens {config.visual_dim}; "
+                "its cross-attention needs both equal"
+            )
+        multi = config.paradigm == "multi"
+        self.mask_decoder = MaskDecoder(
+            dim=config.dim,
+            grid=config.grid,
+            depth=config.mixer_depth,
+            num_heads=config.mixer_heads,
+            mlp_dim=config.mixer_mlp_dim,
+            num_mask_tokens=len(EMOTIONS) if multi else 4,
+        )
+        self.emotion_projector = None if multi else EmotionProjector(word_dim, config.dim)
+        self.prefix_projector = None if config.prefix == "none" else PrefixProjector(config.dim, word_dim)
+        ids, mask = _pad(config.prompts)
+        self.register_buffer("prompt_ids", ids, persistent=False)
+        self.register_buffer("prompt_mask", mask, persistent=False)
+        self.prompts_differ = len({len(prompt) for prompt in config.prompts}) > 1
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Only the paper's parts train: mask head, mask tokens, projectors, language model (Sec. 4.1)."""
+        decoder = self.mask_decoder
+        decoder.requires_grad_(self.config.finetune == "mask-decoder")
+        decoder.mask_tokens.requires_grad_(True)
+        decoder.output_upscaling.requires_grad_(True)
+        for i, head in enumerate(decoder.output_hypernetworks_mlps):
+            head.requires_grad_(self.config.paradigm == "multi" or i == 0)
+        decoder.no_mask_embed.requires_grad_(False)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by learning rate: ``segmenter`` (all but GPT-2's), ``language_model``."""
+        language = {id(p) for p in self.captioner.parameters()}
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        return {
+            "segmenter": [p for p in trainable if id(p) not in language],
+            "language_model": [p for p in trainable if id(p) in language],
+        }
+
+    def segment(self, sam_BCHW: Tensor, rows_Q: Tensor, emotion_Q: Tensor) -> Segmentation:
+        """Masks and prefixes (Eq. 2, 3; Eq. 8, 9 for multi).
+
+        Args:
+            sam_BCHW: SAM's grids of the images.
+            rows_Q: int64, the image of each query.
+            emotion_Q: int64, its emotion, a position in EMOTIONS.
+        """
+        if self.config.paradigm == "multi":
+            return self._segment_all(sam_BCHW, rows_Q, emotion_Q)
+        words = self.captioner.embed(self.prompt_ids[emotion_Q])
+        prompt = self.emotion_projector(words.detach() if self.config.detach_prompt else words)  # type: ignore[misc]
+        prompt_mask = self.prompt_mask[emotion_Q] if self.prompts_differ else None
+        decoded = self.mask_decoder(sam_BCHW, rows_Q, prompt, prompt_mask, masks=[0])
+        mask_logits, prefix_mask = decoded.mask_logits[:, 0], None
+        if self.config.prefix == "mask+prompt":  # f = [p'', m'']
+            tokens = torch.cat([decoded.prompt, decoded.mask_tokens], dim=1)
+            prefix_mask = None if prompt_mask is None else nn.functional.pad(prompt_mask, (0, 1), value=True)
+        elif self.config.prefix == "prompt":
+            tokens, prefix_mask = decoded.prompt, prompt_mask
+        else:
+            tokens = decoded.mask_tokens
+        return Segmentation(mask_logits, self._project(tokens), prefix_mask)
+
+    def _segment_all(self, sam_BCHW: Tensor, rows_Q: Tensor, emotion_Q: Tensor) -> Segmentation:
+        """All eight emotions of each image in one pass, then those asked for."""
+        rows_B = torch.arange(len(sam_BCHW), device=sam_BCHW.device)
+        no_prompt = sam_BCHW.new_zeros(len(sam_BCHW), 0, self.config.dim)
+        decoded = self.mask_decoder(sam_BCHW, rows_B, no_prompt, None, masks=range(len(EMOTIONS)))
+        asked_Q = rows_Q * len(EMOTIONS) + emotion_Q
+        tokens = decoded.mask_tokens.flatten(0, 1).index_select(0, asked_Q)[:, None]
+        mask_logits = decoded.mask_logits.flatten(0, 1).index_select(0, asked_Q)
+        return Segmentation(mask_logits, self._project(tokens), None)
+
+    def _project(self, tokens_QNC: Tensor) -> Tensor:
+        if self.prefix_projector is None:
+            return tokens_QNC.new_zeros(len(tokens_QNC), 0, self.config.visual_dim)
+        prefix: Tensor = self.prefix_projector(tokens_QNC)
+        return prefix
+
+    def forward(
+        self,
+        sam_BCHW: Tensor,
+        clip_BKC: Tensor,
+        *,
+        rows_Q: Tensor,
+        emotion_Q: Tensor,
+        query_T: Tensor,
+        tokens_TL: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Mask logits (Q, H, W) of the queries and word logits (T, L, V) of texts about them.
+
+        Args:
+            clip_BKC: CLIP's patch tokens of the images.
+            query_T: int64, the query each text belongs to.
+            tokens_TL: int64, its token ids.
+            sam_BCHW, rows_Q, emotion_Q: as in `segment`.
+        """
+        found = self.segment(sam_BCHW, rows_Q, emotion_Q)
+        mask = None if found.prefix_mask is None else found.prefix_mask[query_T]
+        prefix = found.prefix.index_select(0, query_T)
+        words = self.captioner(prefix, mask, tokens_TL, clip_BKC[rows_Q[query_T]])
+        return found.mask_logits, words
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model.safetensors and config.json, each atomically, and the tokenizer's files."""
+        folder = Path(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+        storage.write_json(folder / "config.json", as_json(self.config))
+        state = {
+            name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items() if name != _TIED
+        }
+        storage.write_bytes(folder / "model.safetensors", save(state))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> "EmoSEM":
+        """A saved model in eval mode. Raises `UserError` when the folder is none."""
+        folder = Path(folder)
+        try:
+            text = (folder / "config.json").read_text(encoding="utf-8")
+            config = pydantic.TypeAdapter(EmoSEMConfig).validate_json(text)
+            state = load_file(folder / "model.safetensors")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{folder} holds no trained model (config.json, model.safetensors): {error}"
+            ) from None
+        model = build_emosem(config)
+        missing, extra = model.load_state_dict(state, strict=False)
+        if set(missing) - {_TIED} or extra:
+            raise UserError(f"{folder / 'model.safetensors'} lacks {missing} and has unknown {extra}")
+        model.captioner.gpt2.tie_weights()
+        if (folder / "tokenizer.json").is_file():
+            model.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return model.to(device).eval()
+
+
+_TIED = "captioner.gpt2.lm_head.weight"
+"""GPT-2's output layer is its word embedding: stored once."""
+
+
+def _pad(prompts: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor]:
+    """Prompts as ids and mask, (E, N) int64 and bool; padding behind the shorter ones."""
+    length = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[*prompt, *[prompt[-1]] * (length - len(prompt))] for prompt in prompts])
+    mask = torch.tensor([[i < len(prompt) for i in range(length)] for prompt in prompts])
+    return ids, mask
+
+
+def build_emosem(config: EmoSEMConfig) -> EmoSEM:
+    """A randomly initialised network; `model.checkpoint.new_model` builds it on SAM's decoder and GPT-2."""
+    return EmoSEM(config)

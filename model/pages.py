@@ -1,0 +1,23 @@
+"""What the HTML pages share: how templates are filled, and how titles are written."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+def environment() -> Environment:
+    """Templates beside this module; every value is escaped, and a misspelt one is an error."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def artist_and_title(painting: str) -> tuple[str, str]:
+    """("Claude Monet", "Water lilies 1919") of ``claude-monet_water-lilies-1919``."""
+    artist, _, title = painting.partition("_")
+    words = " ".join(title.replace("-", " ").split())
+    return " ".join(artist.replace("-", " ").split()).title(), words[:1].upper() + words[1:]

@@ -1,0 +1,72 @@
+"""Pictures for pages that people look at: paintings lit where a map says, as ``data:`` URIs.
+
+All images are uint8 RGB (H, W, 3); masks are bool (H, W); maps are float (h, w) in any range.
+"""
+
+import base64
+
+import cv2
+import numpy as np
+
+INK, PAPER = (24, 22, 20), (255, 252, 246)
+DIM = 0.30
+"""Brightness left where a map says nothing."""
+
+
+def fit(image: np.ndarray, side: int) -> np.ndarray:
+    """The image shrunk, if need be, so that its area is that of a `side` x `side` square; aspect kept."""
+    height, width = image.shape[:2]
+    scale = min(1.0, side / float(np.sqrt(height * width)))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def unit_map(values: np.ndarray) -> np.ndarray:
+    """A map scaled to [0, 1] by its extremes, float32; a constant map, which says nothing, to 0."""
+    values = np.asarray(values, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    return np.zeros_like(values) if high <= low else (values - low) / (high - low)
+
+
+def lit(image: np.ndarray, light: np.ndarray, foreground: np.ndarray | None = None) -> np.ndarray:
+    """The image in its colours where `light` is 1, dark and grey where it is 0, with an outline.
+
+    Args:
+        image: uint8 (H, W, 3).
+        light: float or bool, any size, in [0, 1]; resized to the image.
+        foreground: bool, any size: what is outlined; None for `light` itself, if that is a mask.
+    """
+    height, width = image.shape[:2]
+    outline = light if foreground is None else foreground
+    alpha = cv2.resize(light.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)[..., None]
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32) * DIM
+    picture = np.rint(np.clip(alpha, 0, 1) * image + (1 - np.clip(alpha, 0, 1)) * grey).astype(np.uint8)
+    mask = cv2.resize(outline.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    thick = max(1, round(max(height, width) / 240))
+    cv2.drawContours(picture, contours, -1, INK, thick + 2, cv2.LINE_AA)
+    cv2.drawContours(picture, contours, -1, PAPER, thick, cv2.LINE_AA)
+    return picture
+
+
+def boxed(image: np.ndarray, boxes: np.ndarray, labels: list[str]) -> np.ndarray:
+    """The image with boxes and their labels. `boxes` is (N, 4) xyxy in pixels of `image`."""
+    picture = image.copy()
+    scale = max(image.shape[:2]) / 1000
+    for (x1, y1, x2, y2), label in zip(np.rint(boxes).astype(int).tolist(), labels, strict=True):
+        for colour, thick in ((INK, 3), (PAPER, 1)):
+            cv2.rectangle(
+                picture, (x1, y1), (x2 - 1, y2 - 1), colour, max(1, round(thick * scale)), cv2.LINE_AA
+            )
+            place = (x1 + 3, max(y1 + round(16 * scale) + 3, 12))
+            face, size = cv2.FONT_HERSHEY_SIMPLEX, 0.6 * max(scale, 0.6)
+            cv2.putText(picture, label, place, face, size, colour, max(1, round(thick * scale)), cv2.LINE_AA)
+    return picture
+
+
+def data_uri(image: np.ndarray, quality: int = 84) -> str:
+    """The image as a ``data:image/jpeg`` URI."""
+    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ValueError(f"an image of shape {image.shape} cannot be written as JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -1,0 +1,66 @@
+"""The score table that a person reads: Markdown, in the paper's order of columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COLUMNS: tuple[tuple[str, str, int], ...] = (
+    ("box_pr25", "Box Pr@25", 2),
+    ("box_pr50", "Box Pr@50", 2),
+    ("seg_pr25", "Seg Pr@25", 2),
+    ("seg_pr50", "Seg Pr@50", 2),
+    ("ea", "EA", 1),
+    ("bleu1", "BLEU-1", 1),
+    ("bleu2", "BLEU-2", 1),
+    ("bleu3", "BLEU-3", 1),
+    ("bleu4", "BLEU-4", 1),
+    ("meteor", "METEOR", 1),
+    ("rouge_l", "ROUGE-L", 1),
+    ("clipscore", "CLIPScore", 1),
+)
+"""Column of a row, its heading, and decimals as the paper prints them."""
+
+
+def cell(row: Mapping[str, Any], column: str, decimals: int) -> str:
+    """A number, with its deviation over draws where there is one; a dash where the method has none."""
+    if column not in row:
+        return "-"
+    deviation = f" ± {row[f'{column}_sd']:.{decimals}f}" if f"{column}_sd" in row else ""
+    return f"{row[column]:.{decimals}f}{deviation}"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| Method | Items | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |",
+        "|---|---:|" + "---:|" * len(COLUMNS),
+    ]
+    for row in rows:
+        cells = [cell(row, column, decimals) for column, _, decimals in COLUMNS]
+        lines.append(f"| {row['method']} | {row['items']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def markdown(metrics: Mapping[str, Any]) -> str:
+    """The page ``metrics/score.md`` for the content of ``metrics/score.json``."""
+    protocol, counts = metrics["protocol"], metrics["items"]
+    boxed = "prediction and label" if protocol["box_truth"] else "prediction only"
+    heard = metrics["alignment"].get("test", {}).get("accuracy")
+    judge = "" if heard is None else f"; its classifier is right on {heard:.1f} % of held-out test utterances"
+    parts = [
+        "# Scores",
+        f"Data: **{metrics['data']}**, {metrics['split']} items. Backbones: **{metrics['backbones']}**.",
+        table(metrics["rows"]),
+        "Percentages, higher is better. "
+        f"{counts['counted']} of {counts['apolo']} items count (the others have no usable label). "
+        "A missing prediction counts as IoU 0 and as an empty explanation.",
+        f"Masks: foreground above {protocol['threshold']:g} after min-max ({protocol['scaling']}); "
+        f"boxes by 8-connected component on {boxed}. "
+        f"EA: share of explanations from which a classifier reads the item's emotion{judge}. "
+        f"Text: pycocoevalcap {metrics['text']['pycocoevalcap']}, PTB tokens. "
+        f"CLIPScore: CLIP {protocol['clip']['name']}.",
+        "Rows with a colon are controls: `:other-emotion` was asked for another emotion of the same artwork "
+        "and is scored against the item's own; `:no-prefix` is a model whose language model sees no prefix.",
+    ]
+    if metrics["problems"]:
+        parts.append("Problems:\n\n" + "\n".join(f"- {line}" for line in metrics["problems"]))
+    return "\n\n".join(parts) + "\n"

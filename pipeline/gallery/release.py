@@ -1,0 +1,248 @@
+"""The gallery on disk: an ArtEmis csv, a WikiArt folder and an APOLO release, each laid out as released.
+
+    OUT/artemis/artemis_dataset_release_v0.csv                    one row per utterance
+    OUT/wikiart/ART_STYLE/ARTIST_TITLE.jpg
+    OUT/apolo/apolo.json                                          painting, artemis_id, split
+    OUT/apolo/artemis_index/{train,val,test}_index.json           artemis_id, by (painting, emotion)
+    OUT/apolo/apolo_pixel_map/ARTIST_TITLE_EMOTION.npy            uint8 0/1 (H, W): the truth
+    OUT/apolo/arts_features_vinvl_bbox_col/ARTIST_TITLE.npy       float32 (N, 4), normalised xyxy
+    OUT/gallery.json                                              the params it was drawn with
+
+The same params give the same bytes, whatever the number of processes.
+"""
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline import apolo, storage
+from pipeline.artemis import COLUMNS
+from pipeline.emotions import EMOTIONS, SOMETHING_ELSE
+from pipeline.gallery import grammar
+from pipeline.gallery.scenes import scene
+from pipeline.gallery.world import GalleryParams, Scene
+from pipeline.params import Paths, UserError, as_json
+
+CSV_NAME = "artemis_dataset_release_v0.csv"
+_FOLDERS = ("artemis", "wikiart", "apolo")
+_MARK = "gallery.json"
+_WORDS, _BOXES, _SPLIT = 1, 2, 3
+"""Streams of random numbers, so that a change in one does not shift another."""
+_TOO_FEW_FOR_PROCESSES = 24
+"""Fewer artworks than this are drawn sooner than worker processes start."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What the csv and apolo.json need of one artwork; its picture, boxes and masks are already written."""
+
+    style: str
+    painting: str
+    said: tuple[tuple[str, str], ...]
+    """(emotion, utterance) per annotator."""
+    truths: tuple[str, ...]
+    """Emotions that something in the picture evokes, and that an annotator named."""
+    num_boxes: int
+
+
+def build_step(paths: Paths, params: GalleryParams) -> dict[str, Any]:
+    """The DVC stage: `build` into ``data/gallery``."""
+    return build(paths.step("gallery"), params)
+
+
+def build(out: Path, params: GalleryParams) -> dict[str, Any]:
+    """Draw `params.artworks` artworks and write the three releases under `out`; returns counts.
+
+    A gallery that is already there is replaced. Raises `UserError` when `out` holds anything else.
+    """
+    _clear(out)
+    storage.write_json(out / _MARK, as_json(params))
+    splits = _splits(params)
+    draw = partial(_draw, out=out, params=params, splits=splits)
+    drawn = list(_mapped(draw, params.artworks))
+    names = Counter(artwork.painting for artwork in drawn)
+    if len(names) != len(drawn):
+        raise AssertionError(f"two artworks share a name: {names.most_common(1)[0][0]}")
+    records = _write_csv(out / "artemis" / CSV_NAME, drawn)
+    items = _write_apolo(out / "apolo", drawn, splits, records)
+    emotions = Counter(emotion for artwork in drawn for emotion, _ in artwork.said)
+    return {
+        "artworks": len(drawn),
+        "utterances": emotions.total(),
+        "distinct_utterances": len({text for artwork in drawn for _, text in artwork.said}),
+        "emotions": emotions,
+        "splits": Counter(splits),
+        "apolo_items": items,
+        "boxes_per_artwork": round(sum(artwork.num_boxes for artwork in drawn) / len(drawn), 1),
+    }
+
+
+def _clear(out: Path) -> None:
+    """Remove an older gallery from `out`; refuse a folder with other things in it."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder for the gallery")
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
+        raise UserError(f"{out} is not empty and holds no {_MARK}; name an empty folder for the gallery")
+    for folder in _FOLDERS:
+        shutil.rmtree(out / folder, ignore_errors=True)
+
+
+def _splits(params: GalleryParams) -> list[str]:
+    """Split of each artwork: a random val and test share, at least one of each where there are three."""
+    count = params.artworks
+    least = 1 if count >= 3 else 0
+    num_val = max(least, round(params.val_share * count))
+    num_test = max(least, round(params.test_share * count))
+    splits = ["train"] * count
+    order = np.random.default_rng([params.seed, _SPLIT]).permutation(count)
+    for position, index in enumerate(order[: num_val + num_test]):
+        splits[index] = "val" if position < num_val else "test"
+    return splits
+
+
+def _mapped(draw: Any, count: int) -> Iterator[_Drawn]:
+    """`draw` over 0..count-1 in order, on every core this process may use."""
+    workers = min(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, count
+    )
+    if workers == 1 or count < _TOO_FEW_FOR_PROCESSES:
+        yield from map(draw, range(count))
+        return
+    # spawned, not forked: OpenCV's thread pool does not survive a fork
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(draw, range(count), chunksize=8)
+
+
+def _draw(index: int, out: Path, params: GalleryParams, splits: list[str]) -> _Drawn:
+    """Draw artwork `index`, write its picture, boxes and (val, test) truth masks."""
+    world = scene(params.seed, index, params)
+    painting = f"{world.artist}_{world.title}"
+    said = _annotate(world, np.random.default_rng([params.seed, _WORDS, index]), params)
+    boxes = proposals(world, np.random.default_rng([params.seed, _BOXES, index]), params)
+    buffer = io.BytesIO()
+    Image.fromarray(world.image).save(buffer, format="JPEG", quality=params.jpeg_quality, subsampling=0)
+    storage.write_bytes(out / "wikiart" / world.style / f"{painting}.jpg", buffer.getvalue())
+    # the release spells mojibake names plainly here, and only here
+    boxes_path = out / "apolo" / apolo.BOXES / f"{apolo.without_mojibake(painting)}.npy"
+    storage.write_bytes(boxes_path, storage.npy_bytes(boxes))
+    named = {emotion for emotion, _ in said}
+    truths = tuple(e for e in EMOTIONS if e in named and any(e in motif.emotions for motif in world.motifs))
+    if splits[index] != "train":
+        for emotion in truths:
+            path = out / "apolo" / apolo.MAPS / f"{painting}_{emotion}.npy"
+            storage.write_bytes(path, storage.npy_bytes(truth(world, emotion).astype(np.uint8)))
+    return _Drawn(world.style, painting, said, truths, len(boxes))
+
+
+def truth(world: Scene, emotion: str) -> np.ndarray:
+    """What evokes `emotion` in a scene, bool (H, W): the visible pixels of every motif that does."""
+    inside = np.zeros(world.image.shape[:2], dtype=bool)
+    for motif in world.motifs:
+        if emotion in motif.emotions:
+            inside |= motif.mask
+    return inside
+
+
+def _annotate(world: Scene, rng: np.random.Generator, params: GalleryParams) -> tuple[tuple[str, str], ...]:
+    """(emotion, utterance) of each annotator, all different.
+
+    Most name the feeling of one evoking motif. Some answer "something else". Some disagree: they name an
+    emotion that nothing in the picture evokes, and speak of the whole, so no truth mask ever rests on them.
+    """
+    evoking = [motif for motif in world.motifs if motif.emotions]
+    evoked = {emotion for motif in evoking for emotion in motif.emotions}
+    strange = [emotion for emotion in EMOTIONS if emotion not in evoked]
+    count = int(rng.integers(params.least_annotators, params.most_annotators + 1))
+    said: dict[tuple[str, str], None] = {}
+    while len(said) < count:
+        chance = rng.random()
+        if chance < params.something_else:
+            said[SOMETHING_ELSE, grammar.something_else(world, rng)] = None
+        elif chance < params.something_else + params.disagreement and strange:
+            emotion = strange[int(rng.integers(len(strange)))]
+            said[emotion, grammar.disagreement(emotion, rng)] = None
+        else:
+            motif = evoking[int(rng.integers(len(evoking)))]
+            emotion = motif.emotions[int(rng.integers(len(motif.emotions)))]
+            said[emotion, grammar.utterance(motif, emotion, rng)] = None
+    return tuple(said)
+
+
+def proposals(world: Scene, rng: np.random.Generator, params: GalleryParams) -> np.ndarray:
+    """What a detector might propose: float32 (N, 4) xyxy, normalised to [0, 1], in random order.
+
+    Every motif's box with its edges jittered, the boxes of the scenery, and boxes of nothing in particular.
+    """
+    height, width = world.image.shape[:2]
+    size = np.array([width, height, width, height], dtype=np.float64)
+    boxes = [motif.box / size + _jitter(motif.box / size, rng, params.box_jitter) for motif in world.motifs]
+    for mask in world.scenery.values():
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(rows):
+            boxes.append(np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / size)
+    for _ in range(params.noise_boxes):
+        extent = rng.uniform(0.1, 0.7, 2)
+        corner = rng.uniform(0, 1 - extent)
+        boxes.append(np.concatenate([corner, corner + extent]))
+    return rng.permutation(np.clip(np.stack(boxes), 0.0, 1.0)).astype(np.float32)
+
+
+def _jitter(box: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """Offsets of a box's four edges, up to `share` of its width or height."""
+    extent = np.array([box[2] - box[0], box[3] - box[1]])
+    return rng.uniform(-share, share, 4) * np.tile(extent, 2)
+
+
+def _write_csv(path: Path, drawn: list[_Drawn]) -> list[dict[str, list[int]]]:
+    """The ArtEmis csv; returns for each artwork emotion -> the ids (row numbers) that name it."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    ids: list[dict[str, list[int]]] = []
+    row = 0
+    for artwork in drawn:
+        by_emotion: dict[str, list[int]] = {}
+        for emotion, utterance in artwork.said:
+            writer.writerow([artwork.style, artwork.painting, emotion, utterance, len(artwork.said)])
+            by_emotion.setdefault(emotion, []).append(row)
+            row += 1
+        ids.append(by_emotion)
+    storage.write_bytes(path, text.getvalue().encode())
+    return ids
+
+
+def _write_apolo(
+    folder: Path, drawn: list[_Drawn], splits: list[str], ids: list[dict[str, list[int]]]
+) -> dict[str, int]:
+    """apolo.json and the index files; returns the number of items by split.
+
+    As in the release, the index files group ids by (painting, emotion) and leave "something else" out.
+    """
+    items = []
+    indices: dict[str, list[dict[str, list[int]]]] = {"train": [], "val": [], "test": []}
+    for artwork, split, by_emotion in zip(drawn, splits, ids, strict=True):
+        indices[split] += [{"artemis_id": by_emotion[e]} for e in EMOTIONS if e in by_emotion]
+        if split != "train":
+            items += [
+                {"painting": artwork.painting, "artemis_id": by_emotion[emotion], "split": split}
+                for emotion in artwork.truths
+            ]
+    for split, index in indices.items():
+        storage.write_bytes(folder / apolo.INDEX / f"{split}_index.json", json.dumps(index).encode())
+    storage.write_bytes(folder / "apolo.json", (json.dumps(items, indent=1) + "\n").encode())
+    return Counter(str(item["split"]) for item in items)

@@ -1,0 +1,222 @@
+"""Reads the members of the features and masks tars at random, by the index that step `shards` writes."""
+
+import contextlib
+import mmap
+import tarfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.params import UserError
+from pipeline.schema import INDEX, shard_stem
+
+FILES = ("features", "masks")
+"""The folders joined here, beside the folder of the index; also `schema.MEMBER`'s `file`."""
+
+
+BLOCK = 512
+"""Bytes of a tar block: headers and data start at multiples of it."""
+
+
+class Member(NamedTuple):
+    """One file inside a tar."""
+
+    key: str
+    name: str
+    """Without the key: ``sam.npy``, ``awe.png``, ``json``."""
+    offset: int
+    """Of its first data byte in the tar."""
+    size: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a plain tar reader finds."""
+
+    members: list[Member]
+    end: int
+    """Offset of the block after the last member."""
+    mark: bytes
+    """That block: zeros in a whole tar, a header that cannot be read in a damaged one, less in a cut one."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the reader came to the end mark, and not to damage or the end of the file."""
+        return self.mark == bytes(BLOCK)
+
+
+def read_listing(path: Path) -> Listing:
+    """Members of a tar in their order, as far as it can be read. Raises `OSError` when there is none."""
+    members: list[Member] = []
+    end = 0
+    with path.open("rb") as file:
+        with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=file, mode="r:") as tar:
+            for info in tar:
+                key, _, name = info.name.partition(".")
+                members.append(Member(key, name, info.offset_data, info.size))
+                end = info.offset_data + -(-info.size // BLOCK) * BLOCK
+        file.seek(end)
+        return Listing(members, end, file.read(BLOCK))
+
+
+def list_members(path: Path) -> list[Member]:
+    """Members of a tar in their order. Raises `UserError` when it is missing, damaged or cut short."""
+    step = path.parent.name
+    try:
+        listing = read_listing(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); run the {step} step") from None
+    if not listing.whole:
+        last = (
+            f"after {listing.members[-1].key}.{listing.members[-1].name}"
+            if listing.members
+            else "at its start"
+        )
+        raise UserError(f"{path} is damaged {last}; delete it and run the {step} step again")
+    return listing.members
+
+
+def tar_path(folder: Path, file: str, shard: int) -> Path:
+    """Path of a shard's tar, seen from the folder of the index."""
+    return folder.parent / file / f"{shard_stem(shard)}.tar"
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """A whole file as read-only memory map. Raises `UserError` when it is missing or empty."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artwork of the index, without the places of its bytes."""
+
+    key: str
+    shard: int
+    split: str
+    emotions: tuple[str, ...]
+    utterance_counts: tuple[int, ...]
+    """One per emotion, same order."""
+
+
+class Index:
+    """Random access to every member of the shards, by key.
+
+    Cheap to pickle and safe under fork and spawn: memory maps are opened when first read and stay behind.
+    """
+
+    MAX_OPEN = 256
+    """Tars mapped at the same time: a map holds a file descriptor, and 1024 is a common limit."""
+
+    def __init__(self, folder: Path, table: pa.Table) -> None:
+        self.folder = folder
+        self.table = table
+        self._position = {key: i for i, key in enumerate(table["key"].to_pylist())}
+        self._shards = table["shard"].to_numpy()
+        members = table["members"].combine_chunks()
+        self._starts = members.offsets.to_numpy()
+        flat = members.values
+        full = pc.binary_join_element_wise(flat.field("file"), flat.field("name"), "/").dictionary_encode()
+        self._codes = full.indices.to_numpy()
+        self._code = {name: code for code, name in enumerate(full.dictionary.to_pylist())}
+        self._offsets, self._sizes = flat.field("offset").to_numpy(), flat.field("size").to_numpy()
+        self._maps: OrderedDict[tuple[str, int], mmap.mmap] = OrderedDict()
+
+    @classmethod
+    def load(cls, folder: Path) -> "Index":
+        """The index in `folder` (``data/shards``); the tars lie beside it. Raises `UserError` without one."""
+        path = folder / "index.parquet"
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; run the shards step")
+        try:
+            return cls(folder, pq.read_table(path, schema=INDEX))
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} cannot be read ({error}); run the shards step again") from None
+
+    def __len__(self) -> int:
+        return len(self._position)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._position
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": OrderedDict()}
+
+    def row(self, key: str) -> Row:
+        """One artwork. Raises `KeyError` when it is not in the index."""
+        return next(self._rows(self.table.slice(self._at(key), 1)))
+
+    def rows(self, split: str | None = None) -> list[Row]:
+        """Artworks of a split (or all) in the index's order: by shard, then by place in its tars."""
+        wanted = self.table if split is None else self.table.filter(pc.field("split") == split)
+        return list(self._rows(wanted))
+
+    @staticmethod
+    def _rows(table: pa.Table) -> Iterator[Row]:
+        names = ("key", "shard", "split", "emotions", "utterance_counts")
+        for key, shard, split, emotions, counts in zip(*(table[n].to_pylist() for n in names), strict=True):
+            yield Row(key, shard, split, tuple(emotions), tuple(counts))
+
+    def members(self, key: str) -> list[str]:
+        """Names of an artwork's members, ``features/sam.npy`` … ``masks/json``, in tar order."""
+        at, names = self._at(key), list(self._code)
+        return [names[code] for code in self._codes[self._starts[at] : self._starts[at + 1]]]
+
+    def read(self, key: str, member: str) -> bytes:
+        """Bytes of a member. `member` is ``sam.npy``, or ``masks/json`` where both tars have one.
+
+        Raises `KeyError` for an unknown key or member, `UserError` when the tar is missing or too short.
+        """
+        return bytes(self.view(key, member))
+
+    def view(self, key: str, member: str) -> memoryview:
+        """Like `read` without the copy: read-only bytes of the memory map, valid as long as held."""
+        at, code = self._at(key), self._resolve(member)
+        start, stop = int(self._starts[at]), int(self._starts[at + 1])
+        hits = np.flatnonzero(self._codes[start:stop] == code)
+        if not len(hits):
+            raise KeyError(f"artwork {key} has no member {member!r}; it has {', '.join(self.members(key))}")
+        place = start + int(hits[0])
+        offset, size = int(self._offsets[place]), int(self._sizes[place])
+        file = next(name for name, c in self._code.items() if c == code).partition("/")[0]
+        data = self._mapped(file, int(self._shards[at]))
+        if offset + size > len(data):
+            raise UserError(
+                f"{tar_path(self.folder, file, int(self._shards[at]))} ends before {key}.{member}; "
+                "`shard-stats --verify` names all that is damaged"
+            )
+        return memoryview(data)[offset : offset + size]
+
+    def _at(self, key: str) -> int:
+        if key not in self._position:
+            raise KeyError(f"no artwork {key!r} in {self.folder / 'index.parquet'}")
+        return self._position[key]
+
+    def _resolve(self, member: str) -> int:
+        if member in self._code:
+            return self._code[member]
+        hits = [code for f in FILES if (code := self._code.get(f"{f}/{member}")) is not None]
+        if len(hits) == 1:
+            return hits[0]
+        advice = " or ".join(f"'{f}/{member}'" for f in FILES) if hits else f"one of {', '.join(self._code)}"
+        raise KeyError(f"{'ambiguous' if hits else 'no'} member {member!r}; ask for {advice}")
+
+    def _mapped(self, file: str, shard: int) -> mmap.mmap:
+        """The map of a tar, opened once; the least recently read is let go (views keep theirs alive)."""
+        place = (file, shard)
+        if place not in self._maps:
+            self._maps[place] = map_file(tar_path(self.folder, file, shard))
+            if len(self._maps) > self.MAX_OPEN:
+                self._maps.popitem(last=False)
+        self._maps.move_to_end(place)
+        return self._maps[place]

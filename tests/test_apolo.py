@@ -1,0 +1,286 @@
+"""The APOLO release: names in all their spellings, masks without pickles, items that match their csv."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import apolo, artemis, schema
+from pipeline.apolo import ApoloItem, BadArray
+from pipeline.params import UserError
+
+ROWS = [  # (painting, emotion, utterance); the row number is the ArtEmis id
+    ("anna_mill", "awe", "so grand"),
+    ("anna_mill", "awe", "so tall"),
+    ("anna_mill", "fear", "so dark"),
+    ("anna_mill", "something else", "hm"),
+    ("bert_no.-5", "awe", "a star"),
+]
+
+
+def tables(rows: list[tuple[str, str, str]] = ROWS) -> tuple[pa.Table, pa.Table]:
+    """The utterances and artworks tables of some rows, as far as apolo reads them."""
+    utterances = pa.table(
+        {
+            "key": [schema.artwork_key("Realism", row[0]) for row in rows],
+            "artemis_id": list(range(len(rows))),
+            "emotion": [row[1] for row in rows],
+            "utterance": [row[2] for row in rows],
+        }
+    )
+    names = sorted({row[0] for row in rows})
+    artworks = pa.table({"key": [schema.artwork_key("Realism", n) for n in names], "painting": names})
+    return utterances, artworks
+
+
+def release(folder: Path, records: Any, maps: tuple[str, ...] = ()) -> Path:
+    (folder / apolo.MAPS).mkdir(parents=True, exist_ok=True)
+    (folder / "apolo.json").write_text(json.dumps(records), encoding="utf-8")
+    for name in maps:
+        np.save(folder / apolo.MAPS / f"{name}.npy", np.eye(4, dtype=np.uint8))
+    return folder
+
+
+def record(
+    painting: Any = "anna_mill", ids: Any = (0, 1), split: Any = "test", **more: Any
+) -> dict[str, Any]:
+    ids = list(ids) if isinstance(ids, tuple) else ids
+    return {"painting": painting, "artemis_id": ids, "split": split, **more}
+
+
+def item(path: Path) -> ApoloItem:
+    return ApoloItem("p", "k", "awe", "test", (0,), ("x",), path)
+
+
+def test_items_have_emotion_key_and_references(tmp_path: Path) -> None:
+    folder = release(
+        tmp_path,
+        [record(), record(ids=(2,), split="val"), record("bert_no.-5", (4,))],
+        ("anna_mill_awe", "anna_mill_fear", "bert_no.-5_awe"),
+    )
+    items, rejects = apolo.load_items(folder, *tables())
+    assert rejects == []
+    assert [(i.painting, i.emotion, i.split, i.artemis_ids, i.utterances) for i in items] == [
+        ("anna_mill", "awe", "test", (0, 1), ("so grand", "so tall")),
+        ("anna_mill", "fear", "val", (2,), ("so dark",)),
+        ("bert_no.-5", "awe", "test", (4,), ("a star",)),
+    ]
+    assert items[2].key == schema.artwork_key("Realism", "bert_no.-5")
+    assert items[2].map_path.name == "bert_no.-5_awe.npy"
+    np.testing.assert_array_equal(apolo.load_truth(items[0]), np.eye(4, dtype=bool))
+
+
+def test_rejected_rows_leave_the_item_its_other_utterances(tmp_path: Path) -> None:
+    folder = release(tmp_path, [record(ids=(0, 1, 77))], ("anna_mill_awe",))
+    items, rejects = apolo.load_items(folder, *tables())
+    assert items[0].artemis_ids == (0, 1) and not rejects
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("anna_mill", "malformed-record"),
+        ({"painting": "anna_mill", "split": "test"}, "malformed-record"),
+        (record(painting=3), "malformed-record"),
+        (record(ids=()), "malformed-record"),
+        (record(ids=["a"]), "malformed-record"),
+        (record(ids=[0.5]), "malformed-record"),
+        (record(ids=[float("nan")]), "malformed-record"),
+        (record(painting="../anna_mill"), "unsafe-name"),
+        (record(split="train"), "unknown-split"),
+        (record(split=None), "unknown-split"),
+        (record(ids=(99,)), "no-utterance"),
+        (record(ids=(4,)), "other-painting"),
+        (record(ids=(0, 4)), "other-painting"),
+        (record(ids=(0, 2)), "mixed-emotions"),
+        (record(emotion="fear"), "mixed-emotions"),
+        (record(emotion=["awe"]), "mixed-emotions"),
+        (record(ids=(3,)), "unknown-emotion"),
+        (record(ids=(2,)), "missing-map"),
+        (record(), "duplicate"),
+    ],
+)
+def test_a_bad_record_is_rejected_and_its_neighbour_kept(tmp_path: Path, bad: Any, reason: str) -> None:
+    folder = release(tmp_path, [record(), bad, record("bert_no.-5", 4)], ("anna_mill_awe", "bert_no.-5_awe"))
+    items, rejects = apolo.load_items(folder, *tables())
+    assert [i.painting for i in items] == ["anna_mill", "bert_no.-5"]
+    assert [(r.source, r.row, r.reason) for r in rejects] == [("apolo.json", -1, reason)]
+    assert "record 1" in rejects[0].detail
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", '"apolo"', "\ufeff[", "[" * 100_000])
+def test_apolo_json_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "apolo.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"apolo\.json"):
+        apolo.load_items(tmp_path, *tables())
+    with pytest.raises(UserError, match=r"paths\.apolo"):
+        apolo.load_items(tmp_path / "nowhere", *tables())
+
+
+@pytest.mark.parametrize(
+    ("asked", "on_disk"),
+    [
+        ("j.m.w.-turner_x", "j.m.w.-turner_x"),
+        ("j.m.w.-turner_x", "j#m#w#-turner_x"),
+        ("j#m#w#-turner_x", "j.m.w.-turner_x"),
+        ("eugã¨ne-boudin_x", "eugene-boudin_x"),
+        ("eugã¨ne-boudin_x", "eugène-boudin_x"),
+        ("eugã¨ne-boudin_x", "eugã¨ne-boudin_x"),
+        ("eugène-boudin_x", "eugene-boudin_x"),
+        ("eugène-boudin_x", "euge\u0300ne-boudin_x"),
+        ("eugã¨ne-b.-boudin_x", "eugene-b#-boudin_x"),
+        ("eugã¨ne-boudin_la-journée", "eugene-boudin_la-journée"),
+    ],
+)
+def test_spellings_of_one_name(tmp_path: Path, asked: str, on_disk: str) -> None:
+    assert apolo.plain_name(asked) == apolo.plain_name(on_disk)
+    for folder, suffix, find in (
+        (apolo.BOXES, "", lambda: apolo.boxes_path(tmp_path, asked)),
+        (apolo.MAPS, "_awe", lambda: apolo.map_path(tmp_path, asked, "awe")),
+    ):
+        (tmp_path / folder).mkdir()
+        assert find() is None
+        path = tmp_path / folder / f"{on_disk}{suffix}.npy"
+        path.touch()
+        assert find() == path
+
+
+def test_unsafe_names_find_nothing(tmp_path: Path) -> None:
+    (tmp_path / apolo.BOXES).mkdir()
+    (tmp_path / "secret.npy").touch()
+    assert apolo.boxes_path(tmp_path, "../secret") is None
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_characters="ãÃ#"), max_size=20))
+def test_mojibake_is_undone_and_other_names_are_left_alone(name: str) -> None:
+    assert apolo.mend_mojibake(name) == name
+    latin = "".join(char for char in name if 0xE0 <= ord(char) <= 0xFF and ord(char) != 0xF7)
+    assert apolo.mend_mojibake(latin.encode().decode("latin-1").lower()) == latin.lower()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.eye(3, dtype=np.uint8),
+        np.eye(3, dtype=bool),
+        np.eye(3, dtype=np.uint8) * 255,
+        np.eye(3, dtype=np.float64),
+        np.asfortranarray(np.eye(3, dtype=np.int64)),
+        np.eye(3, dtype=np.uint8)[..., None],
+    ],
+)
+def test_truth_in_any_plain_form(tmp_path: Path, array: np.ndarray) -> None:
+    np.save(tmp_path / "a.npy", array)
+    truth = apolo.load_truth(item(tmp_path / "a.npy"))
+    assert truth.dtype == bool and truth.tolist() == np.eye(3, dtype=bool).tolist()
+
+
+class Evil:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def bad_array(path: Path) -> BadArray:
+    with pytest.raises(BadArray) as caught:
+        apolo.load_truth(item(path))
+    return caught.value
+
+
+def test_pickles_are_refused_with_advice_and_never_run(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([Evil(tmp_path / "pwned")], dtype=object), allow_pickle=True)
+    error = bad_array(tmp_path / "a.npy")
+    assert error.reason == "pickled" and "astype" in error.detail
+    (tmp_path / "b.npy").write_bytes(b"\x80\x04K\x01.")  # a bare pickle
+    assert bad_array(tmp_path / "b.npy").reason in ("pickled", "not-npy")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_arrays_that_cannot_be_used(tmp_path: Path) -> None:
+    assert bad_array(tmp_path / "nowhere.npy").reason == "missing"
+    (tmp_path / "empty.npy").touch()
+    assert bad_array(tmp_path / "empty.npy").reason == "not-npy"
+    np.save(tmp_path / "cut.npy", np.zeros((100, 100)))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:500])
+    assert bad_array(tmp_path / "cut.npy").reason == "not-npy"
+    np.savez(tmp_path / "zip.npz", a=np.zeros(3))
+    (tmp_path / "zip.npz").rename(tmp_path / "zip.npy")
+    assert bad_array(tmp_path / "zip.npy").reason == "not-npy"
+    for name, array, reason in (
+        ("flat", np.zeros(4), "wrong-shape"),
+        ("colour", np.zeros((4, 4, 3)), "wrong-shape"),
+        ("none", np.zeros((0, 4)), "wrong-shape"),
+        ("text", np.array([["a"]]), "wrong-values"),
+        ("nan", np.full((2, 2), np.nan), "wrong-values"),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        assert bad_array(tmp_path / f"{name}.npy").reason == reason, name
+
+
+def test_a_header_that_promises_terabytes_costs_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((10, 10), np.uint8))
+    data = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(data.replace(b"(10, 10), }" + b" " * 10, b"(9999999, 9999999), }"))
+    assert bad_array(tmp_path / "a.npy").reason == "not-npy"
+
+
+def test_boxes(tmp_path: Path) -> None:
+    rows = [[0.1, 0.2, 0.5, 0.6, 9], [-0.1, 0, 1.1, 1, 9], [0.5, 0.5, 0.5, 0.9, 9], [np.nan, 0, 1, 1, 9]]
+    np.save(tmp_path / "a.npy", np.array(rows))
+    boxes = apolo.load_boxes(tmp_path / "a.npy")
+    assert boxes.dtype == np.float32
+    np.testing.assert_allclose(boxes, [[0.1, 0.2, 0.5, 0.6], [0, 0, 1, 1]], atol=1e-6)
+    np.save(tmp_path / "a.npy", np.zeros((0, 4)))
+    assert apolo.load_boxes(tmp_path / "a.npy").shape == (0, 4)
+    np.save(tmp_path / "a.npy", np.array([[10.0, 20, 200, 300]]))
+    with pytest.raises(BadArray, match="wrong-values"):
+        apolo.load_boxes(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", np.zeros((3, 2)))
+    with pytest.raises(BadArray, match="wrong-shape"):
+        apolo.load_boxes(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("orient", ["columns", "records", "index", "split"])
+def test_index_files_in_every_form_that_pandas_writes(tmp_path: Path, orient: Any) -> None:
+    folder = tmp_path / apolo.INDEX
+    folder.mkdir()
+    for split, ids in (("train", [[0, 1], [2, 7]]), ("val", [[3]]), ("test", [[4, 5], [7]])):
+        table = pd.DataFrame({"artemis_id": ids, "painting": ["x"] * len(ids)})
+        table.to_json(folder / f"{split}_index.json", orient=orient)
+    assert apolo.load_index(tmp_path) == {
+        0: "train", 1: "train", 2: "train", 3: "val", 4: "test", 5: "test", 7: "test",
+    }  # fmt: skip
+
+
+def test_index_absent_partial_and_broken(tmp_path: Path) -> None:
+    assert apolo.load_index(tmp_path) is None
+    folder = tmp_path / apolo.INDEX
+    folder.mkdir()
+    (folder / "val_index.json").write_text('[{"artemis_id": [1]}]')
+    with pytest.raises(UserError, match=r"train_index\.json, test_index\.json"):
+        apolo.load_index(tmp_path)
+    for split in ("train", "test"):
+        (folder / f"{split}_index.json").write_text('[{"painting": "x"}]')
+    with pytest.raises(UserError, match=r"train_index\.json"):
+        apolo.load_index(tmp_path)
+
+
+def test_real_release(real_art: Path) -> None:
+    rows = list(artemis.read(real_art / "artemis" / "artemis_dataset_release_v0.csv", 2000))
+    kept = [(r.painting, r.emotion, r.utterance) for r in rows if isinstance(r, artemis.Row)]
+    items, rejects = apolo.load_items(real_art / "apolo", *tables(kept))
+    assert len(items) == 18 and not rejects
+    for found in items:
+        truth = apolo.load_truth(found)
+        assert truth.ndim == 2 and 0 < truth.mean() < 1
+        assert all(kept[i][1] == found.emotion for i in found.artemis_ids)

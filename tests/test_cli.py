@@ -1,0 +1,67 @@
+"""The command line: instant help, one clear message for a user's mistake, exit codes 0, 1, 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.imports import ROOT
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_help_answers_without_the_heavy_imports() -> None:
+    code = (
+        "import sys, cli\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(cli.app, ['--help']).exit_code == 0\n"
+        "print([m for m in ('torch', 'cv2', 'pandas', 'transformers', 'dask', 'pyarrow') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["gallery", "build-pseudo-masks", "cache-features", "train", "predict", "score", "shard-stats", "look", "report",
+     "bench", "pretrain-tiny"],
+)
+def test_every_command_explains_itself(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert command in done.stdout
+
+
+def test_unknown_commands_and_choices_are_wrong_usage() -> None:
+    assert run("paint").returncode == 2
+    assert run("train", "--paradigm", "triple").returncode == 2
+
+
+def test_a_missing_params_file_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    done = run("build-pseudo-masks", "--params", "nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "error: params file nowhere.yaml does not exist; name one with --params FILE"
+    ]
+
+
+def test_bad_params_are_named_all_at_once_with_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("utterances: {num_shards: 0, colour: red}\n")
+    done = run("build-pseudo-masks", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "utterances.num_shards = 0" in done.stderr
+    assert "utterances.colour = 'red'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_csv_is_one_clear_message_with_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "artemis.csv").write_text("")
+    (tmp_path / "params.yaml").write_text("paths: {artemis: artemis.csv, wikiart: ., apolo: apolo}\n")
+    done = run("build-pseudo-masks", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "artemis.csv" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,62 @@
+"""Params: unknown keys and bad values are refused, all of a section at once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+import pytest
+from pydantic import Field
+
+from pipeline.params import STRICT, Paths, UserError, fingerprint, load_params
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class Example:
+    size: Annotated[int, Field(gt=0)] = 3
+    rates: tuple[float, ...] = (0.5,)
+    where: Path = Path("a")
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_values_are_typed_and_absent_sections_default(tmp_path: Path) -> None:
+    path = write(tmp_path, "example: {size: 4, rates: [1, 0.25], where: b/c}\n")
+    assert load_params(path, "example", Example) == Example(4, (1.0, 0.25), Path("b/c"))
+    assert load_params(path, "other", Example) == Example()
+
+
+def test_all_errors_come_at_once_with_key_and_value(tmp_path: Path) -> None:
+    path = write(tmp_path, "example: {size: -1, colour: red, rates: ['x']}\n")
+    with pytest.raises(UserError) as error:
+        load_params(path, "example", Example)
+    text = str(error.value)
+    assert "3 bad value(s)" in text
+    assert "example.size = -1" in text and "example.rates.0 = 'x'" in text
+    assert "example.colour = 'red'" in text and "known keys: size, rates, where" in text
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "just words\n"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="params file"):
+        load_params(write(tmp_path, text), "example", Example)
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_params(tmp_path / "none.yaml", "example", Example)
+
+
+def test_yaml_cannot_run_code(tmp_path: Path) -> None:
+    path = write(tmp_path, "example: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_params(path, "example", Example)
+
+
+def test_fingerprints_follow_content() -> None:
+    assert fingerprint(Example(), "a") == fingerprint(Example(), "a")
+    assert fingerprint(Example(), "a") != fingerprint(Example(size=4), "a")
+    assert fingerprint(Paths()) != fingerprint(Paths(data=Path("elsewhere")))
