@@ -169,16 +169,13 @@ def initialise(model: EmoSEM, sam_state: dict[str, Tensor], language_model: Path
     if model.config.paradigm == "multi":
         sam_state = _eightfold(sam_state)
     model.mask_decoder.load_state_dict(sam_state, strict=True)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its warning of new cross-attention weights is meant here
+    transformers_logging.disable_progress_bar()
     try:
         pretrained = GPT2LMHeadModel.from_pretrained(
             language_model, dtype=torch.float32, local_files_only=True
         )
     except OSError as error:
         raise ValueError(str(error)) from None
-    finally:
-        transformers_logging.set_verbosity(verbosity)
     missing, extra = model.captioner.gpt2.load_state_dict(pretrained.state_dict(), strict=False)
     new = [name for name in missing if "crossattention." not in name and "ln_cross_attn." not in name]
     if new or extra:

@@ -9,6 +9,9 @@ from markupsafe import Markup
 
 from model.charts import Line, line_chart
 
+COLOURS = 6
+"""Colour classes in the pages' style sheet."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -31,7 +34,7 @@ def read_curves(runs: Path) -> list[Curve]:
             steps, values = _read_tsv(path)
             if steps:
                 metric = path.relative_to(folder).with_suffix("").as_posix()
-                lines.setdefault(metric, []).append(Line(variant, style, steps, values))
+                lines.setdefault(metric, []).append(Line(variant, style % COLOURS, steps, values))
     return [Curve(name, found, line_chart(name, found)) for name, found in sorted(lines.items())]
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 INK, PAPER = (24, 22, 20), (255, 252, 246)
-DIM = 0.30
+DIM = 0.38
 """Brightness left where a map says nothing."""
 
 

@@ -58,7 +58,8 @@ def build(paths: Paths, params: ReportParams, backbones: BackbonesParams) -> dic
     """Write report/index.html; returns counts. Raises `UserError` when score or shards have not run."""
     score = _read_json(paths.metrics / "score.json", "score")
     statistics = shards.stats(paths.step("shards"))
-    cards, notes = _cards(paths, params, score)
+    results = _Results(paths, score)
+    cards, notes = _cards(results, params)
     page = (
         environment()
         .get_template("report_template.html")
@@ -70,6 +71,7 @@ def build(paths: Paths, params: ReportParams, backbones: BackbonesParams) -> dic
             columns=COLUMNS,
             curves=read_curves(paths.runs),
             cards=cards,
+            shown=results.shown,
             notes=notes,
             params=params,
             emotions=[name for name in EMOTIONS if name in statistics["emotions"]],
@@ -103,7 +105,7 @@ def _table(
     for row in rows:
         control = ":" in row["method"]
         ours = row["method"].startswith("emosem")
-        group = "Controls, which must do worse" if control else "EmoSEM" if ours else "Baselines"
+        group = "Controls" if control else "EmoSEM" if ours else "Baselines"
         cells = [
             (cell(row, name, decimals), not control and name in row and row[name] == best[name])
             for name, _, decimals in COLUMNS
@@ -192,6 +194,9 @@ class _Results:
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{table} cannot be read ({error}); run the score step first") from None
         self.scored = {(row["method"], row["key"], row["emotion"]): row for row in rows}
+        present = {method for method, _, _ in self.scored}
+        self.shown = next((method for method in (*PREDICTED, TEACHER) if method in present), TEACHER)
+        """The method by whose quality items are chosen."""
         self.asked: dict[tuple[str, str, str], dict[str, Any]] = {}
         folders = sorted(path.parent for path in paths.step("predict").glob("*/predictions.parquet"))
         for folder in folders:
@@ -205,13 +210,11 @@ class _Results:
         self.teacher = PseudoMasks(paths, (key for key, _ in self.items))
 
     def ious(self) -> dict[tuple[str, str], float]:
-        """IoU by pixels of every item that counts, by the first pictured method that was scored."""
-        present = {method for method, _, _ in self.scored}
-        shown = next((method for method in (*PREDICTED, TEACHER) if method in present), None)
+        """IoU by pixels, by the shown method, of every item that counts."""
         return {
             (key, emotion): row["iou_seg"]
             for (method, key, emotion), row in self.scored.items()
-            if method == shown and row["iou_seg"] is not None and (key, emotion) in self.items
+            if method == self.shown and row["iou_seg"] is not None and (key, emotion) in self.items
         }
 
     def iou(self, method: str, item: ApoloItem) -> float | None:
@@ -227,14 +230,13 @@ class _Results:
         return None if data is None else decode_npy(data)
 
 
-def _cards(paths: Paths, params: ReportParams, score: dict[str, Any]) -> tuple[list[Card], list[str]]:
+def _cards(results: "_Results", params: ReportParams) -> tuple[list[Card], list[str]]:
     """The chosen items as cards, and what could not be shown."""
-    results = _Results(paths, score)
     cards, notes = [], []
     for place, third in choose(results.ious(), params.items, params.seed):
         item = results.items[place]
         try:
-            image = fit(read_image(paths.wikiart / results.files[item.key]), params.side)
+            image = fit(read_image(results.paths.wikiart / results.files[item.key]), params.side)
             truth = load_truth(item)
         except (BadImage, BadArray) as error:
             notes.append(f"{item.painting}, {item.emotion}: {error}")

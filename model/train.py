@@ -11,11 +11,8 @@ It stops at SIGTERM or Ctrl-C after the step at hand, and goes on from its last 
 
 import dataclasses
 import math
-import signal
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +20,6 @@ import numpy as np
 import pydantic
 import torch
 from accelerate import Accelerator
-from dvclive import Live
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -34,6 +30,7 @@ from model.data import Batch, Frame, Samples, Visit, epoch_batches, read_feature
 from model.emosem import EmoSEM, Finetune, Paradigm, Prefix
 from model.losses import dice_loss, focal_loss, language_loss
 from model.metrics.segmentation import score_maps
+from model.monitor import Curves, Report, StopSignals
 from pipeline.params import STRICT, Paths, UserError, fingerprint
 from pipeline.shard_index import Index
 from pipeline.storage import sha256_file
@@ -75,7 +72,7 @@ class TrainParams:
     accumulate: Positive = 1
     """Micro-batches of an optimiser step (paper: 4)."""
     window: Positive = 1
-    """Artworks whose samples are mixed; 1 reads and segments each artwork once an epoch, see `epoch_batches`."""
+    """Artworks whose samples are mixed; 1 segments each artwork once an epoch, see `epoch_batches`."""
     learning_rate: Rate = 1e-3
     """Of projectors, mask head and mask tokens (paper: 1e-4 for single, 8e-5 for multi)."""
     language_learning_rate: Rate = 1e-3
@@ -122,16 +119,22 @@ class TrainParams:
 
 
 def train(
-    paths: Paths, params: TrainParams, sam_checkpoint: Path, language_model: Path, device: str, variant: str
+    paths: Paths,
+    params: TrainParams,
+    variant: str,
+    *,
+    sam_checkpoint: Path,
+    language_model: Path,
+    device: str,
 ) -> dict[str, Any]:
     """Train a variant, or go on with it; returns counts and the last validation.
 
     Args:
         paths: reads data/shards (and the tars beside it), writes runs/VARIANT.
         params: see `TrainParams`.
-        sam_checkpoint, language_model: pretrained parts, see `checkpoint.new_model`.
-        device: cpu, cuda or cuda:N.
         variant: a name in `params.variants`.
+        sam_checkpoint, language_model: pretrained parts, see `checkpoint.new_model`.
+        device: cpu, or anything else for the GPU that accelerate picks.
 
     Raises:
         UserError: no shards, or weights that do not fit.
@@ -270,20 +273,20 @@ def _load(
         samples,
         batch_size=None,
         sampler=[batch for group in groups for batch in group],
-        collate_fn=_as_it_is,
+        collate_fn=_as_it_is,  # batches are made by the samples themselves
         num_workers=params.workers,
         pin_memory=device.type == "cuda",
     )
     return (batch.to(device) for batch in loader)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def losses_of(model: EmoSEM, batch: Batch) -> dict[str, Tensor]:
-    """The objective's parts (Eq. 5, 6) on a batch: means over its samples, float32 scalars."""
-    mask_logits, word_logits = model(
+def answer(model: EmoSEM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Mask logits (Q, H, W) and word logits (T, L, V) of a batch."""
+    logits: tuple[Tensor, Tensor] = model(
         batch.sam,
         batch.clip,
         rows_Q=batch.rows,
@@ -291,6 +294,11 @@ def losses_of(model: EmoSEM, batch: Batch) -> dict[str, Tensor]:
         query_T=batch.query,
         tokens_TL=batch.tokens,
     )
+    return logits
+
+
+def losses_of(mask_logits: Tensor, word_logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The objective's parts (Eq. 5, 6): means over the batch's samples, float32 scalars."""
     valid = batch.valid.index_select(0, batch.rows)
     weight = batch.weight / batch.weight.sum()  # a query counts once for each of its texts
     return {
@@ -312,7 +320,7 @@ def _step(
     sums: dict[str, Tensor] = {}
     for batch in batches:
         share = len(batch.tokens) / texts
-        losses = losses_of(model, batch)
+        losses = losses_of(*answer(model, batch), batch)
         accelerator.backward(share * (losses["dice"] + losses["focal"] + losses["language"]))  # Eq. 7
         sums = {name: sums.get(name, 0) + share * loss.detach() for name, loss in losses.items()}
     if params.clip_norm is not None:
@@ -328,129 +336,25 @@ def validate(
 ) -> dict[str, float]:
     """Losses, and Pr@25/50 (percent) against the pseudo-masks, over artworks spread through the split.
 
-    Pseudo-masks are foreground above 0.35, as predictions are (APOLO's protocol); there is no annotation here.
+    One utterance of each (artwork, emotion) counts. There is no annotation here: a pseudo-mask's foreground is
+    what lies above 0.35, as for predictions in APOLO's protocol.
     """
     model.eval()
     artworks = np.unique(samples.table[:, 0])
     chosen = artworks[np.linspace(0, len(artworks) - 1, params.validation_artworks).astype(int)]
-    table = samples.table
-    numbers = np.flatnonzero(np.isin(table[:, 0], chosen) & (table[:, 2] == 0))
-    sums, weights, maps, truths = dict.fromkeys(("dice", "focal", "language"), 0.0), 0, [], []
+    numbers = np.flatnonzero(np.isin(samples.table[:, 0], chosen) & (samples.table[:, 2] == 0))
+    sums: dict[str, float] = {}
+    maps: list[np.ndarray] = []
+    truths: list[np.ndarray] = []
     for start in range(0, len(numbers), params.batch_size):
-        batch = samples[numbers[start : start + params.batch_size]].to(accelerator.device)
-        for name, loss in losses_of(model, batch).items():
-            sums[name] += float(loss) * len(batch.tokens)
-        weights += len(batch.tokens)
-        with accelerator.autocast():
-            logits = model.segment(batch.sam, batch.rows, batch.emotion).mask_logits
-        for probability, target, valid in zip(
-            logits.float().sigmoid(), batch.target, batch.valid[batch.rows], strict=True
-        ):
-            height, width = valid.any(1).sum(), valid.any(0).sum()
-            maps.append(probability[:height, :width].cpu().numpy())
-            truths.append(target[:height, :width].cpu().numpy() > 0.35)
+        batch = samples[numbers[start : start + params.batch_size].tolist()].to(accelerator.device)
+        logits_QHW, word_logits = answer(model, batch)
+        for name, loss in losses_of(logits_QHW, word_logits, batch).items():
+            sums[name] = sums.get(name, 0.0) + float(loss) * len(batch.tokens) / len(numbers)
+        for logits_HW, target_HW, row in zip(logits_QHW, batch.target, batch.rows, strict=True):
+            height, width = batch.valid[row].any(1).sum(), batch.valid[row].any(0).sum()
+            maps.append(logits_HW[:height, :width].float().sigmoid().cpu().numpy())
+            truths.append(target_HW[:height, :width].cpu().numpy() > 0.35)
     rates = score_maps(maps, truths).rates()
-    found = {name: rates[name] for name in ("seg_pr25", "seg_pr50") if name in rates}
-    return {name: round(total / weights, 6) for name, total in sums.items()} | found
-
-
-class StopSignals(AbstractContextManager["StopSignals"]):
-    """Notes SIGTERM and Ctrl-C instead of dying of them, so that the step at hand can be saved.
-
-    A second signal acts as usual. Outside the main thread signals stay as they are.
-    """
-
-    asked: int = 0
-    """Number of the signal that came, or 0."""
-
-    def __enter__(self) -> "StopSignals":
-        self._before: dict[int, Any] = {}
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
-        except ValueError:  # not the main thread
-            pass
-        return self
-
-    def _note(self, number: int, _frame: Any) -> None:
-        self.asked = number
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-
-class Curves(AbstractContextManager["Curves"]):
-    """Training curves by DVCLive, one .tsv per value in ``plots/metrics/{train,val}/``."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        """Continue at `step`: points of steps after it, from before a kill, are dropped."""
-        for curve in folder.rglob("*.tsv"):
-            header, *points = curve.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [point for point in points if int(point.split("\t")[0]) <= step]
-            curve.write_text(header + "".join(kept), encoding="utf-8")
-        self._live = Live(
-            str(folder), resume=step > 0, report=None, save_dvc_exp=False, dvcyaml=None, cache_images=False
-        )
-
-    def log(self, group: str, step: int, values: dict[str, float]) -> None:
-        """One point per value at an optimiser step."""
-        self._live.step = step
-        for name, value in values.items():
-            self._live.log_metric(f"{group}/{name}", value)
-        self._live.make_summary()
-
-    def __exit__(self, *_: object) -> None:
-        self._live.end()
-
-
-class Report:
-    """Progress for a person: losses, rate and time left, on stderr every few seconds."""
-
-    EVERY = 5.0
-    """Seconds between lines."""
-
-    def __init__(self, variant: str, progress: Progress, total: int) -> None:
-        self._variant, self._progress, self._total = variant, progress, total
-        self._first = progress.total_steps
-        self._start = self._shown = time.monotonic()
-        self._samples = 0
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-        if self._first:
-            print(f"{variant}: going on after step {self._first} of {total}", file=sys.stderr)
-
-    def step(self, losses: dict[str, Tensor], samples: int) -> None:
-        """Note a step; print if it is time."""
-        self._sums = {name: self._sums.get(name, 0) + loss for name, loss in losses.items()}
-        self._count += 1
-        self._samples += samples
-        if time.monotonic() - self._shown >= self.EVERY:
-            self._print(" ".join(f"{name} {float(loss):.3f}" for name, loss in losses.items()))
-
-    def means(self) -> dict[str, float]:
-        """Mean losses since the last call."""
-        means = {name: round(float(total) / self._count, 6) for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
-
-    def epoch(self, validation: dict[str, float]) -> None:
-        """Print an epoch's validation."""
-        shown = " ".join(f"{name} {value:.3f}" for name, value in validation.items())
-        self._print(f"validation: {shown}")
-
-    def _print(self, text: str) -> None:
-        self._shown = time.monotonic()
-        seconds, done = self._shown - self._start, self._progress.total_steps - self._first
-        left = seconds / done * (self._total - self._progress.total_steps) if done else math.nan
-        rate = self._samples / seconds if seconds else math.nan
-        print(
-            f"{self._variant}: step {self._progress.total_steps}/{self._total}, {text}, "
-            f"{rate:.0f} samples/s, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+    losses = {name: round(total, 6) for name, total in sums.items()}
+    return losses | {name: rates[name] for name in ("seg_pr25", "seg_pr50") if name in rates}

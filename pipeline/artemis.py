@@ -74,7 +74,7 @@ def read(path: Path, max_chars: int) -> Iterator[Row | Reject]:
     except OSError as error:
         raise UserError(
             f"the ArtEmis csv {path} cannot be opened ({error.strerror}); "
-            "set paths.artemis in the params file"
+            "set paths.artemis in the params file, or draw the built-in gallery first"
         ) from None
     with file:
         records = _records(file)

@@ -112,7 +112,11 @@ def _orientation(image: Image.Image) -> int:
     """
     if image.format == "PNG" and "exif" not in image.info:
         return 1
-    return int(image.getexif().get(ORIENTATION, 1))
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises anything, and is no reason to lose a sound picture
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def probe(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -13,7 +13,8 @@ def build(paths: Paths, params: TrainParams, backbones: BackbonesParams, variant
     sam, language_model = backbones.sam.checkpoint, backbones.language_model
     verify(sam)
     verify(language_model)
-    return train(paths, params, sam, language_model, backbones.torch_device(), variant)
+    device = backbones.torch_device()
+    return train(paths, params, variant, sam_checkpoint=sam, language_model=language_model, device=device)
 
 
 STAGE = Stage("train", TrainParams, build, (("backbones", BackbonesParams),), variants=True)

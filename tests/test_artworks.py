@@ -110,6 +110,22 @@ def test_exif_orientation(tmp_path: Path, orientation: int, kind: str) -> None:
     assert artworks.verify(path) == (image.shape[1], image.shape[0])
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\0" * 30])
+def test_damaged_exif_is_upright(tmp_path: Path, exif: bytes) -> None:
+    for kind in ("JPEG", "PNG"):
+        Image.fromarray(noise(20, 30)).save(tmp_path / "a.jpg", format=kind, exif=exif)
+        assert artworks.read_image(tmp_path / "a.jpg").shape == (20, 30, 3)
+        assert artworks.probe(tmp_path / "a.jpg") == (30, 20)
+
+
+@pytest.mark.parametrize("value", [0, 9, 77])
+def test_orientations_that_exif_does_not_know_are_upright(tmp_path: Path, value: int) -> None:
+    exif = Image.Exif()
+    exif[artworks.ORIENTATION] = value
+    Image.fromarray(noise(20, 30)).save(tmp_path / "a.jpg", exif=exif.tobytes())
+    assert artworks.read_image(tmp_path / "a.jpg").shape == (20, 30, 3)
+
+
 def test_palette_grey_alpha_cmyk_and_bilevel(tmp_path: Path) -> None:
     rgb = Image.fromarray(noise(12, 10))
     for mode in ("L", "P", "1"):

@@ -26,16 +26,22 @@ def paths_in(root: Path) -> Paths:
     )
 
 
+def artworks(count: int) -> list[tuple[str, str]]:
+    """(key, painting) of the world's artworks, in the order of their keys. Titles hold a dot, as many do."""
+    paintings = [f"ada-artist_title.{n}" for n in range(count)]
+    return sorted((schema.artwork_key("Drawn", painting), painting) for painting in paintings)
+
+
 def keys(count: int) -> list[str]:
-    """Keys of the world's artworks, in the order of their shards' files."""
-    return sorted(schema.artwork_key("Drawn", f"artist_title.{n}") for n in range(count))
+    """Keys of the world's artworks."""
+    return [key for key, _ in artworks(count)]
 
 
 def png(array: np.ndarray) -> bytes:
     return cv2.imencode(".png", array)[1].tobytes()
 
 
-def mask_sample(key: str, number: int) -> dict[str, bytes]:
+def mask_sample(key: str, number: int, painting: str = "") -> dict[str, bytes]:
     """Members of one artwork in the masks tar."""
     rng = np.random.default_rng(number)
     emotions = EMOTIONS_OF[number % len(EMOTIONS_OF)]
@@ -47,7 +53,7 @@ def mask_sample(key: str, number: int) -> dict[str, bytes]:
     card = {
         "key": key,
         "art_style": "Drawn",
-        "painting": f"artist_title.{number}",
+        "painting": painting,
         "width": 48,
         "height": 32,
         "split": ("train", "train", "val", "test")[number % 4],
@@ -78,29 +84,31 @@ def feature_sample(key: str, number: int) -> dict[str, bytes]:
 
 def write_shards(paths: Paths, count: int = 6, shards: int = 2) -> None:
     """Features and masks tars, sidecars and the artworks table of `count` artworks in `shards` shards."""
-    samples = list(enumerate(keys(count)))
+    samples = list(enumerate(artworks(count)))
     for shard in range(shards):
         here = samples[shard::shards]
         stem = schema.shard_stem(shard)
         storage.write_tar(
-            paths.step("features") / f"{stem}.tar", ((k, feature_sample(k, n)) for n, k in here)
+            paths.step("features") / f"{stem}.tar", ((k, feature_sample(k, n)) for n, (k, _) in here)
         )
-        storage.write_tar(paths.step("masks") / f"{stem}.tar", ((k, mask_sample(k, n)) for n, k in here))
-    artworks = [
+        storage.write_tar(
+            paths.step("masks") / f"{stem}.tar", ((k, mask_sample(k, n, p)) for n, (k, p) in here)
+        )
+    rows = [
         {
             "key": key,
             "art_style": "Drawn",
-            "painting": f"artist_title.{n}",
-            "path": f"Drawn/artist_title.{n}.jpg",
+            "painting": painting,
+            "path": f"Drawn/{painting}.jpg",
             "width": 48,
             "height": 32,
             "split": ("train", "train", "val", "test")[n % 4],
             "shard": n % shards,
         }
-        for n, key in samples
+        for n, (key, painting) in samples
     ]
     storage.write_parquet(
-        paths.step("utterances") / "artworks.parquet", pa.Table.from_pylist(artworks, schema=schema.ARTWORKS)
+        paths.step("utterances") / "artworks.parquet", pa.Table.from_pylist(rows, schema=schema.ARTWORKS)
     )
     rejects = [{"source": "artemis.csv", "row": 4, "reason": "unknown-emotion", "detail": "joy"}]
     storage.write_parquet(

@@ -13,10 +13,10 @@ resizing it: that is the default too, and scaling after resizing differs only fo
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -158,6 +158,18 @@ class MapScores:
         return rates
 
 
+def _pairs(
+    maps: Iterable[np.ndarray | None], truths: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+    """The two side by side; `ValueError` when one ends before the other."""
+    end: Any = object()
+    for number, (map_, truth) in enumerate(itertools.zip_longest(maps, truths, fillvalue=end)):
+        if map_ is end or truth is end:
+            more = "labels than maps" if map_ is end else "maps than labels"
+            raise ValueError(f"there are more {more}: only one of them has item {number}")
+        yield map_, truth
+
+
 def score_maps(
     maps: Iterable[np.ndarray | None],
     truths: Iterable[np.ndarray],
@@ -188,7 +200,7 @@ def score_maps(
             raise ValueError(f"item {position}: {error}") from None
 
     ious: list[tuple[float, float]] = []
-    jobs = enumerate(zip(maps, truths, strict=True))
+    jobs = enumerate(_pairs(maps, truths))
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # OpenCV and NumPy let go of the GIL
         while batch := list(itertools.islice(jobs, BATCH)):
             ious.extend(pool.map(item, batch))

@@ -13,8 +13,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from pipeline.regions import boxes as box_ops
-from pipeline.regions.resnext import extend_edges
-from pipeline.regions.rpn import STRIDE, cells, grid_anchors
+from pipeline.regions.rpn import STRIDE, crop_maps, grid_anchors
 from pipeline.regions.vinvl import AttrRCNN
 
 RPN_BETA = 1 / 9
@@ -74,9 +73,9 @@ def losses(model: AttrRCNN, batch: Batch, sampling: Sampling) -> dict[str, Tenso
     found = rpn_losses(said, batch, sampling)
     with torch.no_grad():
         proposals = propose(said, batch.sizes, model.config.rpn_nms, sampling)
-        rois = sample_regions(proposals, batch, sampling)
+        regions = sample_regions(proposals, batch, sampling)
     sizes = [(int(h), int(w)) for h, w in batch.sizes.tolist()]
-    return found | head_losses(model, extend_edges(features, cells(sizes)), rois)
+    return found | head_losses(model, crop_maps(features, sizes), regions)
 
 
 def ask_rpn(model: AttrRCNN, features: Tensor, sizes: Tensor) -> Anchored:
@@ -163,10 +162,10 @@ def propose(said: Anchored, sizes: Tensor, threshold: float, sampling: Sampling)
 
 @dataclass(frozen=True)
 class RegionTargets:
-    """R regions of the whole batch."""
+    """The R regions of a batch that the box head learns from."""
 
-    rois: Tensor
-    """(R, 5): image, x1, y1, x2, y2."""
+    boxes: list[Tensor]
+    """Per picture (r_i, 4); the rows of the other fields follow the pictures."""
     labels: Tensor
     """(R,): 0 background."""
     attributes: Tensor
@@ -188,22 +187,22 @@ def sample_regions(proposals: Tensor, batch: Batch, sampling: Sampling) -> Regio
     attribute = _matched(batch.attributes, match) * foreground
     boxes = candidates[image, row]
     targets = box_ops.encode(_matched(batch.boxes, match)[image, row], boxes, box_ops.HEAD_WEIGHTS)
-    rois = torch.cat([image[:, None].to(boxes.dtype), boxes], dim=1)
-    return RegionTargets(rois, label[image, row], attribute[image, row], targets)
+    counts = (foreground | background).sum(dim=1).tolist()
+    return RegionTargets(list(torch.split(boxes, counts)), label[image, row], attribute[image, row], targets)
 
 
-def head_losses(model: AttrRCNN, features: Tensor, rois: RegionTargets) -> dict[str, Tensor]:
+def head_losses(model: AttrRCNN, maps: list[Tensor], regions: RegionTargets) -> dict[str, Tensor]:
     """Class, box and attribute losses of the sampled regions."""
     head = model.roi_heads.box
-    pooled = head.feature_extractor(features, rois.rois)
+    pooled = head.feature_extractor(maps, regions.boxes)
     logits, deltas = head.predictor(pooled)
-    shown = rois.labels > 0
-    chosen = deltas[shown, rois.labels[shown]]
-    box = F.smooth_l1_loss(chosen, rois.targets[shown], reduction="sum") / max(len(rois.labels), 1)
-    found = {"class": F.cross_entropy(logits, rois.labels), "box": box}
+    shown = regions.labels > 0
+    chosen = deltas[shown, regions.labels[shown]]
+    box = F.smooth_l1_loss(chosen, regions.targets[shown], reduction="sum") / max(len(regions.labels), 1)
+    found = {"class": F.cross_entropy(logits, regions.labels), "box": box}
     if model.config.num_attributes:
-        known = rois.attributes > 0
-        attribute_logits = model.attribute.predictor(pooled[known], rois.labels[known])
-        total = F.cross_entropy(attribute_logits, rois.attributes[known], reduction="sum")
+        known = regions.attributes > 0
+        attribute_logits = model.attribute.predictor(pooled[known], regions.labels[known])
+        total = F.cross_entropy(attribute_logits, regions.attributes[known], reduction="sum")
         found["attribute"] = total / known.sum().clamp(min=1)
     return found

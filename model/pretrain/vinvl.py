@@ -123,8 +123,8 @@ def fit(
         optimizer.step()
         schedule.step()
         if step % max(1, params.steps // 20) == 0 or step == params.steps - 1:
-            curve.append(float(loss))
-            parts = ", ".join(f"{name} {float(value):.3f}" for name, value in found.items())
+            curve.append(loss.item())
+            parts = ", ".join(f"{name} {value.item():.3f}" for name, value in found.items())
             print(f"vinvl: step {step}/{params.steps}, loss {curve[-1]:.3f} ({parts})", flush=True)
     return curve
 

@@ -137,7 +137,15 @@ class Brush:
         self._fill(self._placed(curve([(x, y) for x, y in knots], closed=True)), colour, volume)
 
     def oval(
-        self, x: float, y: float, rx: float, ry: float, colour: Colour | str, turn: float = 0.0, volume: float = 1.0
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        colour: Colour | str,
+        *,
+        turn: float = 0.0,
+        volume: float = 1.0,
     ) -> None:
         """A filled ellipse about (x, y), turned clockwise by degrees."""
         t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
@@ -164,8 +172,12 @@ class Brush:
         )
         for quad in np.rint(quads * 8).astype(np.int32):
             cv2.fillConvexPoly(mask, quad, 255, shift=3)
-        for centre, radius in zip(np.rint(local * 8).astype(int).tolist(), (radii * 8).astype(int), strict=True):
-            cv2.circle(mask, centre, max(int(radius), 4), 255, -1, shift=3)
+        centres, sizes = (
+            np.rint(local * 8).astype(int).tolist(),
+            np.maximum(radii * 8, 4).astype(int).tolist(),
+        )
+        for centre, size in zip(centres, sizes, strict=True):
+            cv2.circle(mask, centre, size, 255, -1, shift=3)
         self._lay(mask, corner, _rgb(colour), volume)
 
     def line(self, points: Sequence[Point], width: float, colour: Colour | str, smooth: bool = False) -> None:
@@ -184,7 +196,7 @@ class Brush:
         cv2.circle(self._alpha, centre, size, 255, -1, shift=3)
 
     def dabs(self, points: npt.ArrayLike, radius: float, colours: Sequence[Colour | str]) -> None:
-        """Many small discs (leaves, sparks, berries): colours at random, only over what is painted already."""
+        """Many small discs (leaves, berries): colours at random, only over what is painted already."""
         placed = np.rint(self._placed(np.asarray(points, np.float64)) * 8).astype(int)
         before = self._alpha.copy()
         size = max(round(radius * self._scale * 8), 4)
@@ -233,17 +245,16 @@ class Brush:
         x1, y1 = min(left + mask.shape[1], side), min(top + mask.shape[0], side)
         if x0 >= x1 or y0 >= y1:
             return
-        lit = _light(mask, volume * self.hand.volume, colour)
         window = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-        part, paint = np.ascontiguousarray(mask[window]), self._paint[y0:y1, x0:x1]
-        alpha = self._alpha[y0:y1, x0:x1]
+        part = np.ascontiguousarray(mask[window])
+        lit = np.ascontiguousarray(_light(mask, volume * self.hand.volume, colour)[window])
+        paint, alpha = self._paint[y0:y1, x0:x1], self._alpha[y0:y1, x0:x1]
         if self._line:
             size = 2 * self._line + 1
-            kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-            grown = cv2.dilate(part, kernel)
+            grown = cv2.dilate(part, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
             paint[grown > 0] = self.hand.ink
             np.maximum(alpha, grown, out=alpha)
-        paint[:] = np.where(part[..., None] > 0, lit[window], paint)
+        cv2.copyTo(lit, part, paint)
         np.maximum(alpha, part, out=alpha)
 
 
@@ -254,15 +265,20 @@ def _rgb(colour: Colour | str) -> Colour:
 def _light(mask: Bytes, volume: float, colour: Colour) -> Bytes:
     """(h, w, 3) uint8: the colour, paler towards the upper left edge of the mask and darker opposite."""
     height, width = mask.shape
+    base = np.asarray(colour, np.float32)
     if volume <= 0:
-        return np.broadcast_to(np.asarray(colour, np.float32).astype(np.uint8), (height, width, 3))
-    small = cv2.resize(mask, (width // 4 + 1, height // 4 + 1), interpolation=cv2.INTER_AREA).astype(np.float32)
+        flat = np.empty((height, width, 3), np.uint8)
+        flat[:] = np.clip(base, 0, 255)
+        return flat
+    size = (width // 4 + 1, height // 4 + 1)
+    small = cv2.resize(mask, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     reach = max(round(0.35 * min(small.shape)), 1)
-    soft = cv2.blur(small, (reach, reach), borderType=cv2.BORDER_CONSTANT) / 255
+    soft = cv2.blur(small, (reach, reach), borderType=cv2.BORDER_CONSTANT)
     soft = cv2.blur(soft, (reach, reach), borderType=cv2.BORDER_CONSTANT)
     step = max(reach // 2, 1)
     padded = np.pad(soft, step)
     edge = padded[2 * step :, 2 * step :] - padded[: -2 * step, : -2 * step]
-    lift = cv2.resize(edge, (width, height), interpolation=cv2.INTER_LINEAR)[..., None] * volume
-    base = np.asarray(colour, np.float32)
-    return np.clip(base * (1 + 0.30 * lift) + 34 * lift, 0, 255).astype(np.uint8)
+    level = cv2.resize((127.5 + edge / 2).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    lift = (np.arange(256, dtype=np.float32)[:, None] - 127) / 127.5 * volume
+    table = np.clip(base * (1 + 0.30 * lift) + 34 * lift, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(cv2.merge([level] * 3), table[None]), np.uint8)

@@ -1,9 +1,14 @@
 """Drawings of animals: bear, monkey, goose, cat, bull, rat, snake, wolf, spider."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from pipeline.gallery.brush import Brush, Colour, curve, tone
 from pipeline.gallery.world import Look
+
+# The points of a drawing read better in rows.
+# fmt: off
 
 INK: Colour = (40, 32, 36)
 
@@ -71,7 +76,8 @@ def monkey(b: Brush, look: Look) -> None:
     b.oval(*up(50, 28), 11, 8, face, volume=0.5)
     for x in (44, 56):
         b.dot(*up(x, 19), 2.4, (24, 20, 20))
-    b.line([up(43, 28), up(50, 33 if look.state != "grinning" else 35), up(57, 28)], 2, (150, 50, 50), smooth=True)
+    b.line([up(43, 28), up(50, 33 if look.state != "grinning" else 35), up(57, 28)], 2, (150, 50, 50),
+           smooth=True)
     if look.state == "grinning":
         b.poly([up(44, 28), up(56, 28), up(50, 33)], (255, 252, 240), volume=0)
     if look.state == "hatted":
@@ -122,12 +128,14 @@ def cat(b: Brush, look: Look) -> None:
         x, y = 50.0, 26.0
     for side in (-1, 1):
         b.poly([(x + side * 18, y + 2), (x + side * 17, y - 23), (x + side * 3, y - 13)], fur)
-        b.poly([(x + side * 15, y - 5), (x + side * 15, y - 17), (x + side * 7, y - 11)], (240, 160, 160), volume=0)
+        b.poly([(x + side * 15, y - 5), (x + side * 15, y - 17), (x + side * 7, y - 11)], (240, 160, 160),
+               volume=0)
     b.oval(x, y, 20, 17, fur)
     b.oval(x, y + 7, 9, 6.5, pale, volume=0.4)
     for side in (-1, 1):
         if look.state == "sleeping":
-            b.line([(x + side * 12, y - 2), (x + side * 8, y + 1), (x + side * 4, y - 2)], 1.8, INK, smooth=True)
+            b.line([(x + side * 12, y - 2), (x + side * 8, y + 1), (x + side * 4, y - 2)], 1.8, INK,
+                   smooth=True)
         else:
             b.oval(x + side * 8, y - 2, 3.4, 4.2, (150, 200, 90), volume=0)
             b.oval(x + side * 8, y - 2, 1.4, 3.8, (20, 20, 20), volume=0)
@@ -176,7 +184,8 @@ def rat(b: Brush, look: Look) -> None:
     fur, pink = tone(look.colour, 0.95), (226, 150, 146)
     fat = 6.0 if look.state == "fat" else 0.0
     b.limb([(16, 84), (-4, 92), (8, 98), (34, 97), (56, 99)], 6, 2, pink)
-    b.blob([(8, 78), (14, 54 - fat), (36, 40 - fat), (60, 46 - fat * 0.5), (76, 56), (78, 78), (60, 92), (24, 94)], fur)
+    b.blob([(8, 78), (14, 54 - fat), (36, 40 - fat), (60, 46 - fat * 0.5), (76, 56), (78, 78), (60, 92),
+            (24, 94)], fur)
     b.blob([(62, 50), (78, 48), (102, 72), (100, 78), (78, 82), (64, 74)], fur)
     for x, y in ((66, 44), (80, 44)):
         b.oval(x, y, 8.5, 9, tone(fur, 0.85))
@@ -206,21 +215,24 @@ def snake(b: Brush, look: Look) -> None:
         b.limb([(84, 90), (50, 92), (22, 80), (34, 64), (66, 62), (72, 70)], 17, 17, skin)
         path = [(72.0, 72.0), (50.0, 74.0), (34.0, 60.0), (50.0, 44.0), (62.0, 30.0), (56.0, 16.0)]
     elif look.state == "striking":
-        path = [(0.0, 90.0), (16.0, 98.0), (34.0, 82.0), (56.0, 94.0), (74.0, 76.0), (50.0, 52.0), (64.0, 24.0)]
+        path = [(0.0, 90.0), (16.0, 98.0), (34.0, 82.0), (56.0, 94.0), (74.0, 76.0), (50.0, 52.0),
+                (64.0, 24.0)]
     else:
-        path = [(6.0, 98.0), (30.0, 90.0), (62.0, 98.0), (84.0, 84.0), (58.0, 70.0), (26.0, 62.0), (40.0, 40.0),
+        path = [(6.0, 98.0), (30.0, 90.0), (62.0, 98.0), (84.0, 84.0), (58.0, 70.0), (26.0, 62.0),
+                (40.0, 40.0),
                 (66.0, 38.0), (64.0, 18.0)]
     start = 15.0 if look.state == "coiled" else 6.0
     b.limb(path, start, 16, skin)
     spine = curve(path, closed=False, steps=4)[3:-3:3]
     if look.state == "striped":
-        for (x, y), (u, v) in zip(spine[:-1], spine[1:], strict=True):
+        for (x, y), (u, v) in pairwise(spine):
             n = np.array([-(v - y), u - x]) / max(np.hypot(u - x, v - y), 1) * 6
             b.line([(x - n[0], y - n[1]), (x + n[0], y + n[1])], 3.4, (250, 236, 150))
     else:
         b.dabs(spine, 2.8, [dark])
     x, y = path[-1]
-    b.blob([(x - 9, y + 8), (x - 10, y - 6), (x + 4, y - 13), (x + 20, y - 4), (x + 24, y + 4), (x + 8, y + 11)], skin)
+    b.blob([(x - 9, y + 8), (x - 10, y - 6), (x + 4, y - 13), (x + 20, y - 4), (x + 24, y + 4),
+            (x + 8, y + 11)], skin)
     b.line([(x + 23, y + 3), (x + 33, y + 5)], 1.8, (214, 30, 46))
     b.line([(x + 33, y + 5), (x + 39, y + 1)], 1.4, (214, 30, 46))
     b.line([(x + 33, y + 5), (x + 38, y + 10)], 1.4, (214, 30, 46))
@@ -250,7 +262,8 @@ def wolf(b: Brush, look: Look) -> None:
     b.limb([(74, 52), (84, 44 + low)], 26, 20, fur)
     b.poly([(76, 40 + low), (78, 22 + low), (86, 34 + low)], dark)
     b.poly([(86, 36 + low), (92, 20 + low), (95, 37 + low)], dark)
-    b.blob([(76, 42 + low), (88, 34 + low), (98, 40 + low), (108, 52 + low), (102, 58 + low), (86, 60 + low)], fur)
+    b.blob([(76, 42 + low), (88, 34 + low), (98, 40 + low), (108, 52 + low), (102, 58 + low), (86, 60 + low)],
+           fur)
     b.dot(94, 44 + low, 2.4, (252, 214, 50))
     b.dot(94.5, 44 + low, 1, INK)
     b.dot(108, 52 + low, 2.4, INK)
@@ -268,7 +281,8 @@ def spider(b: Brush, look: Look) -> None:
     for side in (-1, 1):
         for k, (knee, foot) in enumerate((((30, 20), (44, 2)), ((36, 36), (52, 34)), ((36, 56), (52, 78)),
                                           ((28, 66), (40, 98)))):
-            b.limb([(50 + side * 10, 48 + 4 * k), (50 + side * knee[0], knee[1]), (50 + side * foot[0], foot[1])],
+            b.limb([(50 + side * 10, 48 + 4 * k), (50 + side * knee[0], knee[1]),
+                    (50 + side * foot[0], foot[1])],
                    7.5, 3.6, dark if k % 2 else shell)
     b.oval(50, 66, 27, 25, shell)
     b.blob([(50, 50), (58, 60), (52, 68), (60, 80), (40, 80), (48, 68), (42, 60)], (226, 60, 40), volume=0.3)

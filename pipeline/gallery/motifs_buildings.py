@@ -1,25 +1,31 @@
-"""Drawings of what people build: house, cathedral, tower, ruin, carousel, sailboat, gravestone, fence, well, signpost."""
+"""Drawings of what people build, from cathedral to signpost."""
 
 from pipeline.gallery.brush import Brush, Colour, Point, tone
 from pipeline.gallery.world import Look
+
+# The points of a drawing read better in rows.
+# fmt: off
 
 WOOD: Colour = (140, 96, 58)
 DARK: Colour = (54, 44, 52)
 LAMP: Colour = (255, 224, 120)
 
 
-def _bricks(b: Brush, left: float, top: float, right: float, bottom: float, colour: Colour, count: int = 9) -> None:
-    """Some stones of a wall, in darker paint."""
+def _bricks(b: Brush, area: tuple[float, float, float, float], colour: Colour, count: int) -> None:
+    """Some stones of a wall (left, top, right, bottom), in darker paint."""
+    left, top, right, bottom = area
     for _ in range(count):
         x, y = b.rng.uniform(left, right - 7), b.rng.uniform(top, bottom - 3)
         b.line([(x, y), (x + 5, y)], 2.2, tone(colour, float(b.rng.uniform(0.72, 0.9))))
 
 
-def _arch(b: Brush, x: float, foot: float, width: float, height: float, colour: Colour) -> None:
-    """A round-arched opening standing at (x, foot)."""
+def _arch(b: Brush, at: Point, width: float, height: float, colour: Colour) -> None:
+    """A round-arched opening that stands at a point."""
+    x, foot = at
     r = width / 2
     top = foot - height
-    b.poly([(x - r, foot), (x - r, top + r), (x - 0.7 * r, top + 0.3 * r), (x, top), (x + 0.7 * r, top + 0.3 * r),
+    b.poly([(x - r, foot), (x - r, top + r), (x - 0.7 * r, top + 0.3 * r), (x, top),
+            (x + 0.7 * r, top + 0.3 * r),
             (x + r, top + r), (x + r, foot)], colour, volume=0)
 
 
@@ -37,10 +43,13 @@ def house(b: Brush, look: Look) -> None:
         return x + lean * (99 - y) / 60, y
 
     span = right - left
-    b.poly([at(right - 0.3 * span, eaves), at(right - 0.3 * span, ridge - 8), at(right - 0.14 * span, ridge - 8),
+    b.poly([at(right - 0.3 * span, eaves), at(right - 0.3 * span, ridge - 8), at(right - 0.14 * span,
+                                                                                 ridge - 8),
             at(right - 0.14 * span, eaves)], (150, 84, 70))
-    b.poly([at(left, 99), at(left, eaves), at((left + right) / 2, ridge + 8), at(right, eaves), at(right, 99)], wall)
-    b.poly([at(left - 9, eaves + 5), at(50 - 0.16 * span, ridge), at(50 + 0.16 * span, ridge), at(right + 9, eaves + 5)],
+    b.poly([at(left, 99), at(left, eaves), at((left + right) / 2, ridge + 8), at(right, eaves), at(right,
+                                                                                                   99)], wall)
+    b.poly([at(left - 9, eaves + 5), at(50 - 0.16 * span, ridge), at(50 + 0.16 * span, ridge), at(right + 9,
+                                                                                                  eaves + 5)],
            roof)
     for k in range(3):
         y = ridge + (eaves + 5 - ridge) * (k + 0.7) / 3.2
@@ -50,8 +59,10 @@ def house(b: Brush, look: Look) -> None:
     rows = (42.0, 64.0) if look.state == "tall" else (64.0,)
     for y in rows:
         for x in (left + 0.2 * span, right - 0.2 * span):
-            b.poly([at(x - 7.5, y), at(x + 7.5, y), at(x + 7.5, y + 15), at(x - 7.5, y + 15)], (250, 246, 232), volume=0)
-            b.poly([at(x - 5.5, y + 2), at(x + 5.5, y + 2), at(x + 5.5, y + 13), at(x - 5.5, y + 13)], LAMP, volume=0)
+            b.poly([at(x - 7.5, y), at(x + 7.5, y), at(x + 7.5, y + 15), at(x - 7.5, y + 15)],
+                   (250, 246, 232), volume=0)
+            b.poly([at(x - 5.5, y + 2), at(x + 5.5, y + 2), at(x + 5.5, y + 13), at(x - 5.5, y + 13)], LAMP,
+                   volume=0)
             b.line([at(x, y + 2), at(x, y + 13)], 1.4, (250, 246, 232))
     if look.state == "snug":
         for x in (left + 4, right - 4, left + 18, right - 18):
@@ -81,15 +92,15 @@ def cathedral(b: Brush, look: Look) -> None:
         b.poly([(x - 13, top + 1), (x, top - 34), (x + 13, top + 1)], roof)
         b.line([(x, top - 32), (x, top - 40)], 1.6, DARK)
         for y in range(int(top) + 18, 92, 22):
-            _arch(b, x, y + 6, 8, 16, DARK)
+            _arch(b, (x, y + 6), 8, 16, DARK)
     b.poly([(30, 62), (50, 44), (70, 62), (70, 99), (30, 99)], stone)
     b.oval(50, 64, 9.5, 9.5, (60, 76, 150), volume=0)
     for x, y in ((50, 58), (56, 64), (50, 70), (44, 64)):
         b.dot(x, y, 2.6, (230, 80, 80))
     b.dot(50, 64, 2.4, LAMP)
-    _arch(b, 50, 99, 18, 22, dark)
-    _arch(b, 50, 99, 12, 17, (84, 50, 42))
-    _bricks(b, 14, 62, 86, 98, stone, 14)
+    _arch(b, (50, 99), 18, 22, dark)
+    _arch(b, (50, 99), 12, 17, (84, 50, 42))
+    _bricks(b, (14, 62, 86, 98), stone, 14)
 
 
 def burning_tower(b: Brush, look: Look) -> None:
@@ -104,7 +115,8 @@ def burning_tower(b: Brush, look: Look) -> None:
     if look.state == "smoking":
         for x, y, r in ((66, 10, 15), (82, -2, 13), (44, 6, 13)):
             b.oval(x, y, r, r * 0.8, (84, 78, 82))
-    flame = [(28, 40), (20, 22), (30, 24), (32, 4), (42, 14), (52, -8), (60, 12), (70, 0), (70, 20), (82, 18), (74, 42)]
+    flame = [(28, 40), (20, 22), (30, 24), (32, 4), (42, 14), (52, -8), (60, 12), (70, 0), (70, 20), (82, 18),
+             (74, 42)]
     b.blob([at(x, y) for x, y in flame], (236, 84, 26))
     inner = [(36, 42), (34, 26), (42, 26), (52, 8), (60, 26), (68, 20), (66, 42)]
     b.blob([at(x, y) for x, y in inner], (252, 196, 60))
@@ -114,10 +126,11 @@ def burning_tower(b: Brush, look: Look) -> None:
         x = 27 + 12.6 * k
         teeth += [at(x, top), at(x + 7.4, top), at(x + 7.4, top + 7), at(x + 12, top + 7)]
     b.poly([at(27, top + 14), *teeth[:-1], at(74, top + 14)], stone)
-    _bricks(b, 32, top + 18, 70, 97, stone, 16)
+    _bricks(b, (32, top + 18, 70, 97), stone, 16)
     for x, y in ((42, 56), (60, 66), (48, 82)):
-        _arch(b, *at(x, y + 4), 11, 17, (70, 28, 24))
-        b.blob([at(x - 6, y + 2), at(x - 4, y - 8), at(x, y - 20), at(x + 5, y - 8), at(x + 6, y + 2)], (240, 110, 30))
+        _arch(b, at(x, y + 4), 11, 17, (70, 28, 24))
+        b.blob([at(x - 6, y + 2), at(x - 4, y - 8), at(x, y - 20), at(x + 5, y - 8), at(x + 6, y + 2)],
+               (240, 110, 30))
         b.blob([at(x - 3, y + 1), at(x, y - 9), at(x + 3, y + 1)], (254, 220, 100), volume=0)
     for x in (24, 40, 62, 78):
         b.blob([(x - 9, 99), (x - 6, 90), (x, 80), (x + 6, 90), (x + 9, 99)], (244, 130, 34))
@@ -126,12 +139,13 @@ def burning_tower(b: Brush, look: Look) -> None:
 def ruin(b: Brush, look: Look) -> None:
     """A broken nave: columns, one standing arch, fallen drums."""
     stone, dark = tone(look.colour, 1.02), tone(look.colour, 0.62)
-    gaps = ((8, 30), (26, 22), (56, 20), (82, 40))
+    gaps = ((8.0, 30.0), (26.0, 22.0), (56.0, 20.0), (82.0, 40.0))
     b.poly([(2, 99), (2, 90), (98, 90), (98, 99)], tone(stone, 0.85))
     if look.state != "roofless":
         b.poly([(20, 26), (22, 8), (34, 10), (40, 4), (56, 8), (70, 6), (72, 26)], stone)
     for x, top in gaps:
-        b.poly([(x - 7, 92), (x - 6, top), (x - 1, top - 4), (x + 3, top + 2), (x + 6, top - 1), (x + 7, 92)], stone)
+        b.poly([(x - 7, 92), (x - 6, top), (x - 1, top - 4), (x + 3, top + 2), (x + 6, top - 1), (x + 7, 92)],
+               stone)
         for dx in (-3, 2):
             b.line([(x + dx, top + 5), (x + dx, 90)], 1.3, dark)
         b.poly([(x - 9, 92), (x - 9, 87), (x + 9, 87), (x + 9, 92)], tone(stone, 1.15))
@@ -158,7 +172,7 @@ def carousel(b: Brush, look: Look) -> None:
     b.oval(50, 90, 40, 5, (238, 200, 140))
     b.poly([(42, 90), (43, 38), (57, 38), (58, 90)], (244, 206, 96))
     for number, x in enumerate((16, 36, 64, 84)):
-        y = 64 + (8 if number % 2 else -2)
+        y = 72 if number % 2 else 62
         b.line([(x, 40), (x, 92)], 2, (250, 226, 120))
         coat = ((250, 246, 238), (190, 120, 70), (250, 246, 238), (90, 78, 84))[number]
         b.oval(x, y + 4, 9.5, 5.5, coat)
@@ -179,7 +193,8 @@ def carousel(b: Brush, look: Look) -> None:
     if look.state == "flagged":
         for x, y in ((50, 2), (14, 34), (86, 34)):
             b.line([(x, y), (x, y - 14)], 1.6, WOOD)
-            b.poly([(x, y - 14), (x + 14, y - 10), (x, y - 5)], (250, 206, 70) if x != 50 else tone(roof, 1.15))
+            b.poly([(x, y - 14), (x + 14, y - 10), (x, y - 5)], (250, 206, 70) if x != 50 else tone(roof,
+                                                                                                    1.15))
     if look.state == "lamp-lit":
         for k in range(8):
             b.oval(8 + 12 * k, 50, 3, 3, (255, 236, 140), volume=0.3)
@@ -207,7 +222,8 @@ def sailboat(b: Brush, look: Look) -> None:
         b.poly([at(54, 30), at(71, 30), at(79, 42), at(54, 42)], other, volume=0.5)
         b.poly([at(54, 54), at(87, 54), at(92, 64), at(54, 65)], other, volume=0.5)
     b.poly([at(50, -4), at(64, -9), at(50, -13)], (220, 60, 60))
-    b.blob([at(2, 76), at(26, 79), at(76, 79), at(104, 72), at(92, 92), at(70, 98), at(24, 97), at(10, 91)], (126, 72, 46))
+    b.blob([at(2, 76), at(26, 79), at(76, 79), at(104, 72), at(92, 92), at(70, 98), at(24, 97), at(10, 91)],
+           (126, 72, 46))
     b.line([at(6, 80), at(50, 83), at(96, 78)], 2.4, (244, 232, 206), smooth=True)
     for x in (22, 34, 66):
         b.oval(*at(x, 76), 3.6, 3.8, (238, 198, 162))
@@ -224,14 +240,17 @@ def gravestone(b: Brush, look: Look) -> None:
 
     b.blob([(2, 97), (20, 88), (50, 84), (82, 88), (99, 97), (50, 100)], (104, 88, 62))
     if look.state == "broken":
-        b.poly([at(22, 90), at(22, 52), at(34, 47), at(40, 52), at(54, 36), at(60, 38), at(72, 22), at(78, 32), at(78, 90)],
+        b.poly([at(22, 90), at(22, 52), at(34, 47), at(40, 52), at(54, 36), at(60, 38), at(72, 22), at(78,
+                                                                                                       32), at(78, 90)],
                stone)
         b.blob([(-4, 98), (-6, 84), (4, 74), (18, 76), (24, 88), (20, 98)], tone(stone, 0.92))
         b.line([(4, 84), (14, 86)], 2.2, dark)
     else:
-        b.poly([at(22, 90), at(22, 32), at(26, 18), at(36, 8), at(50, 4), at(64, 8), at(74, 18), at(78, 32), at(78, 90)],
+        b.poly([at(22, 90), at(22, 32), at(26, 18), at(36, 8), at(50, 4), at(64, 8), at(74, 18), at(78, 32),
+                at(78, 90)],
                stone)
-        b.poly([at(46, 14), at(54, 14), at(54, 22), at(62, 22), at(62, 29), at(54, 29), at(54, 44), at(46, 44),
+        b.poly([at(46, 14), at(54, 14), at(54, 22), at(62, 22), at(62, 29), at(54, 29), at(54, 44), at(46,
+                                                                                                       44),
                 at(46, 29), at(38, 29), at(38, 22), at(46, 22)], dark, volume=0)
     for y, half in ((56, 18), (64, 14), (72, 17)):
         b.line([at(50 - half, y), at(50 + half, y)], 2.2, dark)
@@ -271,7 +290,7 @@ def well(b: Brush, look: Look) -> None:
     b.poly([(20, 66), (80, 66), (78, 99), (22, 99)], stone)
     b.oval(50, 66, 30, 7, tone(stone, 1.2))
     b.oval(50, 66, 23, 4.6, (46, 56, 74), volume=0)
-    _bricks(b, 22, 74, 78, 98, stone, 14)
+    _bricks(b, (22, 74, 78, 98), stone, 14)
 
 
 def signpost(b: Brush, look: Look) -> None:

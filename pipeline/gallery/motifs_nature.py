@@ -7,6 +7,9 @@ import numpy as np
 from pipeline.gallery.brush import Brush, Colour, Point, tone
 from pipeline.gallery.world import Look
 
+# The points of a drawing read better in rows.
+# fmt: off
+
 BARK: Colour = (104, 72, 50)
 
 
@@ -27,11 +30,13 @@ def mountain_peak(b: Brush, look: Look) -> None:
         w, e = x - deep * 0.5, x + deep * 0.52
         b.poly([(x, y), (e, y + deep), (x + deep * 0.28, y + deep * 0.82), (x + 3, y + deep * 1.12),
                 (x - deep * 0.2, y + deep * 0.8), (w, y + deep)], (250, 252, 255))
-        b.poly([(x, y), (x + 5, y + 20), (x + 1, y + deep * 0.95), (x + deep * 0.28, y + deep * 0.82), (e, y + deep)],
+        b.poly([(x, y), (x + 5, y + 20), (x + 1, y + deep * 0.95), (x + deep * 0.28, y + deep * 0.82),
+                (e, y + deep)],
                (206, 220, 240), volume=0.3)
     for x in np.linspace(2, 98, 13):
         high = float(b.rng.uniform(8, 16))
-        b.poly([(x - 6, 102), (x, 101 - high), (x + 6, 102)], tone((46, 92, 66), float(b.rng.uniform(0.85, 1.15))), 0.5)
+        b.poly([(x - 6, 102), (x, 101 - high), (x + 6, 102)], tone((46, 92, 66), float(b.rng.uniform(0.85,
+                                                                                                     1.15))), 0.5)
 
 
 def waterfall(b: Brush, look: Look) -> None:
@@ -40,10 +45,12 @@ def waterfall(b: Brush, look: Look) -> None:
     water = tone(look.colour, 1.0)
     pale = tone(look.colour, 1.5)
     rock: Colour = (112, 96, 88)
-    b.poly([(2, 98), (6, 50), (2, 30), (16, 10), (34, 4), (66, 6), (86, 10), (98, 32), (94, 56), (99, 98)], rock)
+    b.poly([(2, 98), (6, 50), (2, 30), (16, 10), (34, 4), (66, 6), (86, 10), (98, 32), (94, 56), (99, 98)],
+           rock)
     for x0, y0, x1, y1 in ((8, 40, 24, 60), (80, 30, 92, 50), (84, 64, 94, 84), (10, 74, 22, 92)):
         b.poly([(x0, y0), (x1, y0 + 5), (x1 - 2, y1), (x0 + 3, y1 - 3)], tone(rock, 1.22))
-    b.blob([(50 - half, 4), (50 + half, 4), (50 + half * 1.05, 40), (50 + half * 1.2, 92), (50 - half * 1.2, 92),
+    b.blob([(50 - half, 4), (50 + half, 4), (50 + half * 1.05, 40), (50 + half * 1.2, 92),
+            (50 - half * 1.2, 92),
             (50 - half * 1.05, 40)], water)
     for k in range(7):
         x = 50 + half * (k - 3) / 3.4
@@ -56,7 +63,8 @@ def waterfall(b: Brush, look: Look) -> None:
         b.oval(x, y, 9, 7, (70, 128, 72))
     if look.state == "rainbow-lit":
         for k, colour in enumerate(("red", "orange", "yellow", "green", "blue", "purple")):
-            arc = [(50 + (44 - 3 * k) * math.cos(a), 92 - (48 - 3 * k) * math.sin(a)) for a in np.linspace(0.15, 2.99, 14)]
+            arc = [(50 + (44 - 3 * k) * math.cos(a),
+                    92 - (48 - 3 * k) * math.sin(a)) for a in np.linspace(0.15, 2.99, 14)]
             b.line(arc, 3, tone(colour, 1.15))
 
 
@@ -71,15 +79,18 @@ def comet(b: Brush, look: Look) -> None:
         dx, dy = 76 - x, 74 - y
         n = math.hypot(dx, dy)
         u, v = -dy / n * wide, dx / n * wide
-        b.blob([(x, y), (x + dx * 0.5 + u * 0.8, y + dy * 0.5 + v * 0.8), (76 + u, 74 + v), (82, 80), (76 - u, 74 - v),
+        b.blob([(x, y), (x + dx * 0.5 + u * 0.8, y + dy * 0.5 + v * 0.8), (76 + u, 74 + v), (82, 80),
+                (76 - u, 74 - v),
                 (x + dx * 0.5 - u * 0.8, y + dy * 0.5 - v * 0.8)], tone(look.colour, 0.84), volume=0.3)
-        b.blob([(x + dx * 0.2, y + dy * 0.2), (76 + u * 0.55, 74 + v * 0.55), (80, 78), (76 - u * 0.55, 74 - v * 0.55)],
+        b.blob([(x + dx * 0.2, y + dy * 0.2), (76 + u * 0.55, 74 + v * 0.55), (80, 78),
+                (76 - u * 0.55, 74 - v * 0.55)],
                light, volume=0.3)
     points: list[Point] = []
     spikes = 16 if look.state == "blazing" else 10
     for k in range(spikes):
         r = (24 if look.state == "blazing" else 20) if k % 2 == 0 else 12
-        points.append((76 + r * math.cos(2 * math.pi * k / spikes), 74 + r * math.sin(2 * math.pi * k / spikes)))
+        points.append((76 + r * math.cos(2 * math.pi * k / spikes),
+                       74 + r * math.sin(2 * math.pi * k / spikes)))
     b.poly(points, light)
     b.oval(76, 74, 11, 11, tone(look.colour, 1.6))
 
@@ -101,7 +112,7 @@ def fireworks(b: Brush, look: Look) -> None:
             b.dot(tip[0], tip[1], 0.07 * r, (255, 250, 226))
         b.oval(x, y, 0.38 * r, 0.38 * r, fire, volume=0.5)
         b.oval(x, y, 0.22 * r, 0.22 * r, pale, volume=0.2)
-        for k in range(9):
+        for _ in range(9):
             a = float(b.rng.uniform(0, 2 * math.pi))
             b.dot(x + 0.75 * r * math.cos(a), y + 0.75 * r * math.sin(a), 0.055 * r, pale)
 
@@ -111,10 +122,12 @@ def balloon(b: Brush, look: Look) -> None:
     cloth, pale = tone(look.colour, 1.0), (252, 244, 224)
     for x in (34, 44, 56, 66):
         b.line([(50 + (x - 50) * 0.9, 62), (50 + (x - 50) * 0.42, 86)], 1.2, (96, 72, 52))
-    b.blob([(50, -2), (74, 6), (86, 28), (80, 50), (60, 70), (40, 70), (20, 50), (14, 28), (26, 6)], cloth, volume=1.5)
+    b.blob([(50, -2), (74, 6), (86, 28), (80, 50), (60, 70), (40, 70), (20, 50), (14, 28), (26, 6)], cloth,
+           volume=1.5)
     if look.state == "striped":
         for x in (28, 50, 72):
-            b.blob([(50 + (x - 50) * 0.3, 0), (x + 6.5, 30), (50 + (x - 50) * 0.5 + 3, 69), (50 + (x - 50) * 0.5 - 3, 69),
+            b.blob([(50 + (x - 50) * 0.3, 0), (x + 6.5, 30), (50 + (x - 50) * 0.5 + 3, 69),
+                    (50 + (x - 50) * 0.5 - 3, 69),
                     (x - 6.5, 30)], pale, volume=0.5)
     elif look.state == "chequered":
         for row, y in enumerate((10, 24, 38, 52)):
@@ -143,11 +156,13 @@ def storm_cloud(b: Brush, look: Look) -> None:
     for x, y in bolts:
         b.poly([(x - 2, y), (x + 12, y), (x + 4, y + 18), (x + 13, y + 18), (x - 8, y + 48), (x - 2, y + 25),
                 (x - 11, y + 25)], (255, 232, 100), volume=0.4)
-    puffs = [(20, 44, 20), (80, 44, 20), (36, 28 + tall / 2, 22), (62, 26 + tall, 24), (50, 46, 24), (30, 52, 14),
+    puffs = [(20, 44, 20), (80, 44, 20), (36, 28 + tall / 2, 22), (62, 26 + tall, 24), (50, 46, 24),
+             (30, 52, 14),
              (70, 52, 15)]
     for k, (x, y, r) in enumerate(puffs):
         b.oval(x, y, r, r * 0.86, dark if k % 3 else pale, volume=1.3)
-    b.blob([(4, 50), (24, 44), (50, 48), (76, 44), (97, 50), (84, 61), (52, 64), (18, 61)], tone(dark, 0.72), volume=0.6)
+    b.blob([(4, 50), (24, 44), (50, 48), (76, 44), (97, 50), (84, 61), (52, 64), (18, 61)], tone(dark, 0.72),
+           volume=0.6)
 
 
 def cloud(b: Brush, look: Look) -> None:
@@ -186,7 +201,8 @@ def pine(b: Brush, look: Look) -> None:
     for k in range(4):
         y = 88 - 21 * k
         half = wide * (1 - 0.2 * k)
-        b.poly([(50 - half, y), (50 - half * 0.3, y - 20), (50, y - 31), (50 + half * 0.3, y - 20), (50 + half, y),
+        b.poly([(50 - half, y), (50 - half * 0.3, y - 20), (50, y - 31), (50 + half * 0.3, y - 20),
+                (50 + half, y),
                 (50 + half * 0.4, y - 3), (50, y + 3), (50 - half * 0.4, y - 3)], tone(leaf, 0.9 + 0.08 * k))
 
 
@@ -199,7 +215,8 @@ def bush(b: Brush, look: Look) -> None:
     spots = np.array([50, 98 - 26 * high]) + b.rng.normal(0, 1, (40, 2)) * np.array([22, 9 * high])
     b.dabs(spots, 2.6, [tone(leaf, 0.75), tone(leaf, 1.25)])
     if look.state == "berried":
-        b.dabs(np.array([50, 76]) + b.rng.normal(0, 1, (26, 2)) * np.array([22, 10]), 3, ["red", (180, 20, 40)])
+        b.dabs(np.array([50, 76]) + b.rng.normal(0, 1, (26, 2)) * np.array([22, 10]), 3, ["red",
+                                                                                          (180, 20, 40)])
 
 
 def rock(b: Brush, look: Look) -> None:
@@ -211,6 +228,7 @@ def rock(b: Brush, look: Look) -> None:
         b.poly([(2, 99), (8, 68), (24, 46), (52, 38), (80, 54), (96, 78), (98, 99)], stone, volume=1.3)
         b.poly([(24, 46), (52, 38), (60, 60), (36, 66)], tone(stone, 1.2), volume=0.4)
     if look.state == "split":
-        b.poly([(50, 40), (58, 58), (52, 74), (58, 99), (49, 99), (46, 74), (50, 58)], tone(stone, 0.5), volume=0)
+        b.poly([(50, 40), (58, 58), (52, 74), (58, 99), (49, 99), (46, 74), (50, 58)], tone(stone, 0.5),
+               volume=0)
     if look.state == "mossy":
         b.blob([(8, 70), (26, 46), (54, 38), (70, 48), (50, 56), (34, 62), (22, 78)], (104, 142, 66))

@@ -3,6 +3,9 @@
 from pipeline.gallery.brush import Brush, Colour, tone
 from pipeline.gallery.world import Look
 
+# The points of a drawing read better in rows.
+# fmt: off
+
 SKIN: Colour = (238, 198, 162)
 INK: Colour = (46, 36, 40)
 GOLD: Colour = (240, 196, 70)
@@ -102,7 +105,8 @@ def rider(b: Brush, look: Look) -> None:
     b.limb([(72, 50 + rise), (76, 38 + rise), (84, 26 + rise)], 9, 4, mane)
     b.dot(92, 32 + rise, 1.5, INK)
     b.limb([(52, 46 + rise), (60, 58 + rise), (56, 74 + rise)], 10, 7, (92, 62, 50))
-    b.blob([(44, 24 + rise), (56, 22 + rise), (62, 34 + rise), (58, 50 + rise), (42, 50 + rise)], (206, 60, 52))
+    b.blob([(44, 24 + rise), (56, 22 + rise), (62, 34 + rise), (58, 50 + rise), (42, 50 + rise)],
+           (206, 60, 52))
     b.limb([(46, 28 + rise), (28, 34 + rise), (12, 28 + rise)], 15, 4, (232, 170, 52))
     b.limb([(56, 30 + rise), (68, 38 + rise), (78, 40 + rise)], 7, 5, (206, 60, 52))
     b.oval(54, 14 + rise, 8, 9, SKIN)
@@ -155,7 +159,8 @@ def fist(b: Brush, look: Look) -> None:
     b.blob([(34, 99), (33, 74), (28, 58), (72, 58), (67, 74), (66, 99)], skin)
     if look.state == "torch-bearing":
         b.limb([(50, 66), (50, 30), (51, 12)], 9, 12, (110, 72, 40))
-        b.blob([(38, 12), (34, -2), (44, -2), (50, -12), (58, 0), (68, -4), (64, 12), (50, 18)], (244, 120, 30))
+        b.blob([(38, 12), (34, -2), (44, -2), (50, -12), (58, 0), (68, -4), (64, 12), (50, 18)],
+               (244, 120, 30))
         b.blob([(44, 11), (44, 3), (50, -3), (57, 4), (57, 12), (50, 15)], (252, 222, 90))
     b.blob([(20, 34), (30, 24), (70, 22), (82, 34), (82, 58), (70, 68), (32, 68), (18, 56)], skin)
     for number, x in enumerate((26, 41, 56, 71)):
@@ -176,7 +181,7 @@ def fist(b: Brush, look: Look) -> None:
 
 def ghost(b: Brush, look: Look) -> None:
     """A sheeted ghost with hollow eyes and a trailing hem."""
-    sheet = tone(look.colour, 1.45 if look.colour != "white" else 1.0)
+    sheet = tone(look.colour, 1.18 if look.colour != "white" else 1.0)
     if look.state == "pointing":
         b.limb([(60, 50), (82, 44), (102, 36)], 18, 5, sheet)
         b.limb([(40, 52), (26, 62), (20, 74)], 16, 7, sheet)
@@ -213,10 +218,12 @@ def lonely_figure(b: Brush, look: Look) -> None:
         b.limb([(38, 44), (36, 60), (44, 70)], 14, 9, dark)
         x, y = 48.0, 20.0
     b.oval(x, y, 11, 12, tone(SKIN, 0.88))
-    b.blob([(x - 5, y - 12), (x + 8, y - 15), (x + 16, y - 2), (x + 14, y + 14), (x + 2, y + 10), (x + 1, y - 4)],
+    b.blob([(x - 5, y - 12), (x + 8, y - 15), (x + 16, y - 2), (x + 14, y + 14), (x + 2, y + 10),
+            (x + 1, y - 4)],
            dark if look.state == "hooded" else (86, 72, 66))
     if look.state == "hooded":
-        b.blob([(x - 11, y + 8), (x - 13, y - 8), (x, y - 18), (x + 16, y - 6), (x + 16, y + 14), (x + 2, y + 16),
+        b.blob([(x - 11, y + 8), (x - 13, y - 8), (x, y - 18), (x + 16, y - 6), (x + 16, y + 14),
+                (x + 2, y + 16),
                 (x + 3, y - 4), (x - 4, y - 6)], tone(coat, 0.85))
     b.line([(x - 6, y + 1), (x - 2, y + 2)], 1.6, INK)
     b.line([(x - 5, y + 5), (x - 5.5, y + 11)], 1.8, (130, 176, 220))

@@ -5,6 +5,9 @@ import numpy as np
 from pipeline.gallery.brush import Brush, Colour, tone
 from pipeline.gallery.world import Look
 
+# The points of a drawing read better in rows.
+# fmt: off
+
 WOOD: Colour = (132, 86, 50)
 INK: Colour = (44, 34, 38)
 
@@ -12,9 +15,9 @@ INK: Colour = (44, 34, 38)
 def _flies(b: Brush, spots: list[tuple[float, float]]) -> None:
     """Flies close to the body of the drawing."""
     for x, y in spots:
-        b.oval(x - 2.4, y - 2.4, 3, 1.8, (206, 216, 226), turn=-40, volume=0)
-        b.oval(x + 2.4, y - 2.4, 3, 1.8, (206, 216, 226), turn=40, volume=0)
-        b.oval(x, y, 2.6, 3, (34, 32, 38), volume=0)
+        b.oval(x - 4, y - 2, 4.4, 2, (196, 208, 220), turn=30, volume=0)
+        b.oval(x + 4, y - 2, 4.4, 2, (196, 208, 220), turn=-30, volume=0)
+        b.oval(x, y, 1.8, 3, (34, 32, 38), volume=0)
 
 
 def feast_table(b: Brush, look: Look) -> None:
@@ -22,7 +25,8 @@ def feast_table(b: Brush, look: Look) -> None:
     cloth = tone(look.colour, 1.0)
     for x in (14, 86):
         b.poly([(x - 4, 99), (x - 4, 70), (x + 4, 70), (x + 4, 99)], WOOD)
-    b.blob([(0, 56), (100, 56), (102, 66), (96, 88), (84, 80), (68, 90), (50, 82), (32, 90), (16, 80), (4, 88), (-2, 66)],
+    b.blob([(0, 56), (100, 56), (102, 66), (96, 88), (84, 80), (68, 90), (50, 82), (32, 90), (16, 80),
+            (4, 88), (-2, 66)],
            cloth)
     b.oval(50, 56, 51, 9, tone(cloth, 1.18), volume=0.5)
     b.oval(28, 54, 15, 4.4, (216, 222, 232))
@@ -30,7 +34,8 @@ def feast_table(b: Brush, look: Look) -> None:
     b.limb([(37, 44), (44, 37)], 5, 3, (206, 136, 66))
     b.oval(45, 36, 2.6, 2.6, (250, 240, 220))
     b.oval(72, 53, 15, 4.6, (168, 116, 70))
-    for x, y, c in ((64, 48, "red"), (72, 45, "green"), (80, 48, "orange"), (68, 40, "golden"), (76, 40, "purple")):
+    for x, y, c in ((64, 48, "red"), (72, 45, "green"), (80, 48, "orange"), (68, 40, "golden"),
+                    (76, 40, "purple")):
         b.oval(x, y, 5.4, 5.2, c)
     b.poly([(48, 57), (49, 42), (55, 42), (56, 57)], (60, 110, 70))
     b.poly([(50, 42), (50, 32), (54, 32), (54, 42)], (60, 110, 70))
@@ -53,7 +58,8 @@ def rotten_apple(b: Brush, look: Look) -> None:
     """A spoilt apple in a puddle of its juice."""
     skin, dark = tone(look.colour, 0.95), tone("brown", 0.62)
     b.oval(50, 94, 46, 6, (150, 130, 60))
-    b.blob([(50, 26), (68, 18), (90, 30), (94, 58), (80, 88), (58, 95), (50, 92), (40, 95), (18, 86), (6, 58), (12, 30),
+    b.blob([(50, 26), (68, 18), (90, 30), (94, 58), (80, 88), (58, 95), (50, 92), (40, 95), (18, 86), (6, 58),
+            (12, 30),
             (34, 18)], skin)
     b.limb([(50, 28), (52, 14), (60, 4)], 5, 4, (84, 58, 36))
     b.blob([(56, 12), (72, 0), (90, 8), (74, 16)], (122, 116, 44))
@@ -61,25 +67,28 @@ def rotten_apple(b: Brush, look: Look) -> None:
     b.blob([(66, 66), (80, 60), (84, 74), (72, 84), (62, 78)], dark, volume=0.4)
     b.dabs([(30, 50), (36, 56), (73, 71), (77, 68), (31, 58)], 2.4, [(60, 40, 26)])
     if look.state == "bitten":
-        b.blob([(98, 28), (76, 30), (66, 38), (63, 48), (68, 56), (80, 62), (100, 58)], (226, 204, 130), volume=0.5)
-        b.cut([(112, 28), (88, 31), (80, 34), (84, 40), (74, 43), (75, 51), (84, 52), (82, 58), (112, 60)])
-        b.oval(71, 46, 2, 3.4, INK, volume=0)
+        bite = [(100 + 27 * np.cos(t), 44 + 24 * np.sin(t)) for t in np.linspace(1.75, 4.53, 9)]
+        b.blob([*bite, (92, 22), (90, 44), (92, 66)], (226, 204, 130), volume=0.3)
+        ring = zip(np.linspace(0, 6.28, 25), [23.0, 20.0] * 12 + [23.0], strict=True)
+        b.cut([(100 + r * np.cos(t), 44 + 0.9 * r * np.sin(t)) for t, r in ring])
     if look.state == "mouldy":
         for x, y, r in ((36, 76, 13), (58, 40, 11), (82, 44, 9)):
             b.oval(x, y, r, r * 0.8, (206, 214, 196))
-            b.dabs(np.array([x, y]) + b.rng.normal(0, r * 0.35, (7, 2)), 1.8, [(120, 150, 120), (90, 110, 96)])
+            b.dabs(np.array([x, y]) + b.rng.normal(0, r * 0.35, (7, 2)), 1.8, [(120, 150, 120),
+                                                                               (90, 110, 96)])
     if look.state == "wormy":
         b.oval(64, 48, 7, 6, INK, volume=0)
         b.limb([(64, 48), (76, 38), (86, 44), (96, 32)], 8, 7, (196, 214, 96))
         b.dot(96, 30, 1.6, INK)
-    _flies(b, [(16, 22), (88, 18)])
+    _flies(b, [(8, 14), (24, 4), (34, 84)])
 
 
 def slime(b: Brush, look: Look) -> None:
     """A heap of slime."""
     goo, pale, dark = tone(look.colour, 1.0), tone(look.colour, 1.45), tone(look.colour, 0.55)
     b.blob([(-4, 96), (8, 86), (22, 84), (78, 84), (94, 87), (105, 96), (80, 101), (20, 101)], tone(goo, 0.8))
-    b.blob([(10, 94), (14, 70), (24, 64), (28, 40), (44, 26), (60, 34), (66, 50), (82, 58), (90, 80), (92, 94),
+    b.blob([(10, 94), (14, 70), (24, 64), (28, 40), (44, 26), (60, 34), (66, 50), (82, 58), (90, 80),
+            (92, 94),
             (50, 98)], goo, volume=1.6)
     b.blob([(34, 44), (42, 34), (48, 38), (40, 50)], pale, volume=0)
     b.blob([(68, 60), (76, 62), (78, 70), (70, 68)], pale, volume=0)
@@ -87,9 +96,13 @@ def slime(b: Brush, look: Look) -> None:
         b.oval(x, y, r, r * 0.9, dark, volume=0.4)
         b.dot(x - r * 0.3, y - r * 0.3, r * 0.3, pale)
     if look.state == "dripping":
-        b.limb([(18, 46), (18, 64)], 3, 9, goo)
-        b.blob([(0, 8), (96, 8), (90, 20), (84, 34), (78, 20), (62, 18), (56, 40), (50, 20), (30, 20), (24, 46), (16, 24),
-                (6, 18)], tone(goo, 0.92))
+        for x, y, end, wide in ((34, 34, 62, 7), (46, 28, 80, 8), (57, 36, 58, 7), (70, 56, 78, 6)):
+            b.limb([(x, y), (x - 1, (y + end) / 2), (x, end)], wide * 0.6, wide, tone(goo, 0.78), volume=0.8)
+            b.dot(x - 1, end, 1.6, pale)
+        b.limb([(52, 32), (70, 26), (78, 40), (77, 52)], 15, 7, goo)
+        b.limb([(34, 40), (18, 34), (12, 48), (13, 60)], 14, 7, goo)
+        b.oval(77, 62, 3, 5, goo)
+        b.oval(13, 70, 3, 5, goo)
     elif look.state == "staring":
         for x, y, r in ((42, 52, 10), (62, 58, 8)):
             b.oval(x, y, r, r, (250, 248, 226))
@@ -140,14 +153,17 @@ def skull(b: Brush, look: Look) -> None:
         b.limb([(22, 26), (6, 18), (2, -6)], 15, 3, dark)
         b.limb([(78, 26), (94, 18), (98, -6)], 15, 3, dark)
     b.blob([(30, 70), (70, 70), (69, 90), (60, 99), (40, 99), (31, 90)], tone(bone, 0.9))
-    b.blob([(50, 4), (76, 10), (92, 34), (88, 58), (74, 68), (70, 80), (30, 80), (26, 68), (12, 58), (8, 34), (24, 10)],
+    b.blob([(50, 4), (76, 10), (92, 34), (88, 58), (74, 68), (70, 80), (30, 80), (26, 68), (12, 58), (8, 34),
+            (24, 10)],
            bone, volume=1.4)
     for x in (33, 67):
-        b.blob([(x - 11, 46), (x - 7, 37), (x + 7, 37), (x + 11, 46), (x + 6, 57), (x - 6, 57)], INK, volume=0)
+        b.blob([(x - 11, 46), (x - 7, 37), (x + 7, 37), (x + 11, 46), (x + 6, 57), (x - 6, 57)], INK,
+               volume=0)
         b.dot(x, 48, 2.4, (190, 40, 36))
     b.poly([(50, 56), (44, 70), (50, 67), (56, 70)], INK, volume=0)
     wide = 23 if look.state == "grinning" else 17
-    b.blob([(50 - wide, 77), (50, 81), (50 + wide, 77), (50 + wide - 3, 89), (50, 93), (50 - wide + 3, 89)], INK, volume=0)
+    b.blob([(50 - wide, 77), (50, 81), (50 + wide, 77), (50 + wide - 3, 89), (50, 93), (50 - wide + 3, 89)],
+           INK, volume=0)
     for k in range(5):
         x = 50 + (k - 2) * wide * 0.4
         b.poly([(x - 3, 78), (x + 3, 78), (x + 2.6, 85), (x - 2.6, 85)], (250, 246, 226), volume=0)
@@ -160,18 +176,18 @@ def skull(b: Brush, look: Look) -> None:
 def wilted_flowers(b: Brush, look: Look) -> None:
     """Hanging flower heads on limp stalks, petals below."""
     petal, stalk = tone(look.colour, 0.9), (112, 116, 56)
-    heads = [(10, 54), (28, 30), (72, 32), (92, 56), (50, 22)]
+    heads = [(8.0, 52.0), (28.0, 28.0), (72.0, 30.0), (92.0, 54.0), (50.0, 20.0)]
     if look.state == "fallen":
-        heads = [(2, 74), (16, 46), (84, 44), (98, 78), (62, 34)]
+        heads = [(2.0, 74.0), (16.0, 46.0), (84.0, 44.0), (98.0, 78.0), (62.0, 34.0)]
     for x, y in heads:
         top = (50 + (x - 50) * 0.7, y - 22)
         b.limb([(50 + (x - 50) * 0.06, 84), (50 + (x - 50) * 0.35, y + 6), top, (x, y - 6)], 4.4, 3.2, stalk)
     b.blob([(38, 66), (22, 62), (12, 72), (26, 74)], (132, 126, 60))
     b.blob([(60, 60), (76, 56), (88, 68), (74, 70)], (132, 126, 60))
     for x, y in heads:
-        for dx, dy in ((-8, 2), (8, 2), (-4, 9), (5, 9), (0, -3)):
-            b.oval(x + dx, y + dy, 7, 9, tone(petal, float(b.rng.uniform(0.8, 1.1))), turn=-dx * 4)
-        b.oval(x, y + 3, 5.4, 5, (118, 78, 44))
+        for dx, dy in ((-8, 8), (8, 8), (-4.5, 12), (4.5, 12), (0, 9)):
+            b.oval(x + dx, y + dy, 5.4, 10.5, tone(petal, float(b.rng.uniform(0.78, 1.08))), turn=-dx * 2.6)
+        b.blob([(x - 7, y + 4), (x - 5, y - 5), (x + 5, y - 5), (x + 7, y + 4), (x, y + 1)], (122, 104, 52))
     if look.state == "potted":
         b.poly([(30, 70), (70, 70), (64, 99), (36, 99)], (176, 104, 70))
         b.poly([(27, 66), (73, 66), (73, 75), (27, 75)], (192, 120, 84))
@@ -180,7 +196,8 @@ def wilted_flowers(b: Brush, look: Look) -> None:
         b.limb([(48, 86), (42, 98)], 8, 5, stalk)
         b.limb([(52, 86), (58, 98)], 8, 5, stalk)
     for x in (8, 22, 40, 66, 84, 94):
-        b.oval(x + float(b.rng.uniform(-4, 4)), 96, 5.6, 2.8, tone(petal, 0.85), turn=float(b.rng.uniform(-30, 30)))
+        b.oval(x + float(b.rng.uniform(-4, 4)), 96, 5.6, 2.8, tone(petal, 0.85), turn=float(b.rng.uniform(-30,
+                                                                                                          30)))
 
 
 def empty_chair(b: Brush, look: Look) -> None:
@@ -215,10 +232,12 @@ def barrel(b: Brush, look: Look) -> None:
     """A cask with iron hoops."""
     wood = tone(look.colour, 1.0)
     half = 36.0 if look.state == "stout" else 28.0
-    b.blob([(50 - half + 6, 14), (50 + half - 6, 14), (50 + half + 2, 40), (50 + half + 2, 64), (50 + half - 5, 97),
+    b.blob([(50 - half + 6, 14), (50 + half - 6, 14), (50 + half + 2, 40), (50 + half + 2, 64),
+            (50 + half - 5, 97),
             (50, 100), (50 - half + 5, 97), (50 - half - 2, 64), (50 - half - 2, 40)], wood)
     for share in (-0.5, 0.0, 0.5):
-        b.line([(50 + share * half, 18), (50 + share * half * 1.1, 56), (50 + share * half, 97)], 1.4, tone(wood, 0.7),
+        b.line([(50 + share * half, 18), (50 + share * half * 1.1, 56), (50 + share * half, 97)], 1.4,
+               tone(wood, 0.7),
                smooth=True)
     for y in (30, 80):
         b.line([(50 - half, y), (50, y + 4), (50 + half, y)], 5, (84, 84, 92), smooth=True)
@@ -231,7 +250,8 @@ def barrel(b: Brush, look: Look) -> None:
 def haystack(b: Brush, look: Look) -> None:
     """A stack of hay."""
     hay = tone(look.colour, 0.95)
-    top = {"pointed": [(50, 10), (66, 34)], "wide": [(40, 44), (62, 44)]}.get(look.state, [(44, 24), (58, 24)])
+    top = {"pointed": [(50, 10), (66, 34)], "wide": [(40, 44), (62, 44)]}.get(look.state, [(44, 24),
+                                                                                           (58, 24)])
     b.blob([(4, 98), (8, 76), (24, 50), top[0], top[1], (78, 52), (94, 76), (97, 98), (50, 101)], hay)
     for _ in range(46):
         x = float(b.rng.uniform(14, 86))

@@ -54,8 +54,12 @@ class Setting:
     @staticmethod
     def drawn(rng: np.random.Generator, afloat: bool) -> "Setting":
         """A setting at random; with water for certain when something must float."""
-        time = str(rng.choice(["morning", "day", "dusk", "night", "overcast"], p=[0.18, 0.3, 0.2, 0.17, 0.15]))
-        season = str(rng.choice(["spring", "summer", "autumn", "winter", "sand"], p=[0.3, 0.22, 0.18, 0.18, 0.12]))
+        time = str(
+            rng.choice(["morning", "day", "dusk", "night", "overcast"], p=[0.18, 0.3, 0.2, 0.17, 0.15])
+        )
+        season = str(
+            rng.choice(["spring", "summer", "autumn", "winter", "sand"], p=[0.3, 0.22, 0.18, 0.18, 0.12])
+        )
         falling = "snow" if season == "winter" else "rain"
         weather = str(rng.choice(["clear", "fog", falling], p=[0.6, 0.15, 0.25]))
         return Setting(time, season, weather, bool(rng.random() < 0.35) or afloat)
@@ -118,7 +122,9 @@ def backdrop(height: int, width: int, setting: Setting, rng: np.random.Generator
     return Backdrop(image, labels, horizon, shore)
 
 
-def _sky(height: int, width: int, horizon: int, setting: Setting, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
+def _sky(
+    height: int, width: int, horizon: int, setting: Setting, rng: np.random.Generator
+) -> tuple[Bytes, Bytes]:
     """Gradient, veils of cloud, sun or moon, stars. Covers the whole picture; the land is painted over it."""
     stops = np.array(_SKIES[setting.time], np.float32)
     t = np.clip(np.arange(height, dtype=np.float32) / max(horizon, 1), 0, 1)
@@ -166,7 +172,13 @@ def _ridge(width: int, rng: np.random.Generator, waves: int, lift: float, rough:
 
 
 def _fill_below(
-    image: Bytes, labels: Bytes, line: Floats, top: Floats, bottom: Floats, name: str, rng: np.random.Generator
+    image: Bytes,
+    labels: Bytes,
+    line: Floats,
+    top: Floats,
+    bottom: Floats,
+    name: str,
+    rng: np.random.Generator,
 ) -> None:
     """Paint everything under a line, shaded from `top` to `bottom` colour, mottled."""
     height, width = labels.shape
@@ -189,7 +201,9 @@ def _water(
     stop = min(shore + round(0.04 * height), height)
     stops = np.array(_SKIES[setting.time], np.float32)
     t = np.linspace(0, 1, stop - horizon, dtype=np.float32)[:, None]
-    deep = 0.5 * stops[0] + 0.5 * np.array([40, 104, 140], np.float32) * np.array(_LIGHT[setting.time], np.float32)
+    deep = 0.5 * stops[0] + 0.5 * np.array([40, 104, 140], np.float32) * np.array(
+        _LIGHT[setting.time], np.float32
+    )
     rows = stops[2] * 0.55 + deep * 0.45 + (deep * 0.92 - stops[2] * 0.55 - deep * 0.45) * t
     ripple = noise(stop - horizon, width, rng, coarsest=128, octaves=2, stretch=8.0)
     image[horizon:stop] = np.clip(rows[:, None] * (1 + 0.05 * ripple)[..., None], 0, 255).astype(np.uint8)

@@ -95,7 +95,9 @@ def _cast(params: GalleryParams, rng: np.random.Generator) -> list[str]:
     """Evoking kinds, all different; the first two evoke different emotions."""
     count = int(rng.integers(2, params.most_evoking + 1))
     while True:
-        emotions = [str(emotion) for emotion in rng.permutation(EMOTIONS)[:count]]
+        emotions = [
+            str(emotion) for emotion in rng.choice(EMOTIONS, count, replace=False, p=_EMOTION_WEIGHTS)
+        ]
         if count > 2 and rng.random() < 0.35:
             emotions[-1] = emotions[int(rng.integers(count - 1))]
         kinds = [_kind_for(emotion, rng) for emotion in emotions]
@@ -106,11 +108,28 @@ def _cast(params: GalleryParams, rng: np.random.Generator) -> list[str]:
             return kinds
 
 
+def _kind_weights(emotion: str) -> npt.NDArray[np.float64]:
+    """Chance of each of the emotion's kinds; kinds of two emotions are half as likely."""
+    weights = np.array([1 / len(KINDS[kind].emotions) for kind in KINDS_OF[emotion]])
+    return np.asarray(weights / weights.sum())
+
+
+def _emotion_weights() -> npt.NDArray[np.float64]:
+    """Chance of each emotion to be asked for: less for those that come along with other emotions' kinds."""
+    along = dict.fromkeys(EMOTIONS, 0.0)
+    for asked in EMOTIONS:
+        for kind, chance in zip(KINDS_OF[asked], _kind_weights(asked), strict=True):
+            for emotion in KINDS[kind].emotions:
+                along[emotion] += float(chance)
+    weights = np.array([1 / along[emotion] for emotion in EMOTIONS])
+    return np.asarray(weights / weights.sum())
+
+
+_EMOTION_WEIGHTS = _emotion_weights()
+
+
 def _kind_for(emotion: str, rng: np.random.Generator) -> str:
-    """A kind that evokes the emotion; kinds of two emotions are half as likely."""
-    kinds = KINDS_OF[emotion]
-    weights = np.array([1 / len(KINDS[kind].emotions) for kind in kinds])
-    return str(rng.choice(kinds, p=weights / weights.sum()))
+    return str(rng.choice(KINDS_OF[emotion], p=_kind_weights(emotion)))
 
 
 def _arrange(
@@ -172,7 +191,10 @@ def _spot(
     for _ in range(4):
         high, wide = sprite.alpha.shape
         first, last = _feet(kind, high, ground, height)
-        small = cv2.resize(sprite.alpha, (-(-wide // _CELL), -(-high // _CELL)), interpolation=cv2.INTER_AREA) > 100
+        small = (
+            cv2.resize(sprite.alpha, (-(-wide // _CELL), -(-high // _CELL)), interpolation=cv2.INTER_AREA)
+            > 100
+        )
         for _ in range(_TRIES if last >= first and wide < width - 2 else 0):
             left = int(rng.integers(1, width - wide))
             top = int(rng.integers(first, last + 1)) - high
@@ -197,7 +219,7 @@ def _feet(kind: str, high: int, ground: Backdrop, height: int) -> tuple[int, int
     if place == "far":
         return max(high + 1, horizon + round(0.01 * height)), horizon + round(0.07 * height)
     if place == "water":
-        return max(high + 1, round(horizon + 0.4 * (shore - horizon))), round(shore + 0.02 * height)
+        return max(high + 1, round(horizon + 0.3 * (shore - horizon))), round(shore - 0.025 * height)
     nearness = 0.14 + 0.8 * min(high / height, 0.6)
     return max(high + 1, round(shore + nearness * (height - shore))), round(height * 0.985)
 
@@ -222,7 +244,9 @@ def _compose(
         window = image[motif.top : motif.top + high, motif.left : motif.left + wide]
         cover = motif.sprite.alpha.astype(np.float32)[..., None] / 255
         window[:] = np.minimum(window * (1 - cover) + motif.sprite.paint * light, 255)
-        owner[motif.top : motif.top + high, motif.left : motif.left + wide][motif.sprite.alpha > 127] = number + 1
+        owner[motif.top : motif.top + high, motif.left : motif.left + wide][motif.sprite.alpha > 127] = (
+            number + 1
+        )
     return image, owner
 
 
@@ -269,7 +293,9 @@ def _motifs(
         look = replace(item.look, size="large" if share >= _LARGE else "small" if share < _SMALL else "")
         kind = KINDS[item.kind]
         words = tuple(
-            word for word, chance in (("size", 0.5), ("state", 0.6), ("colour", 0.85)) if rng.random() < chance
+            word
+            for word, chance in (("size", 0.5), ("state", 0.6), ("colour", 0.85))
+            if rng.random() < chance
         )
         motifs.append(Motif(item.kind, kind.emotions, kind.phrase(look, words), mask, box, look))
     evoking = [set(motif.emotions) for motif in motifs if motif.emotions]

@@ -1,7 +1,7 @@
 """The gallery's styles: how the hand draws, and what the paint does afterwards.
 
-A style never moves an edge by more than about 2 pixels, so a motif's mask stays true, and never turns a hue so
-far that a colour word would no longer fit.
+A style never moves an edge by more than about 2 pixels, so a motif's mask stays true, and never turns a hue
+so far that a colour word would no longer fit.
 """
 
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def _pastel(image: Bytes, rng: np.random.Generator) -> Floats:
     """Chalk that leaves the paper's grain uncovered."""
     height, width = image.shape[:2]
     grain = noise(height, width, rng, coarsest=256, octaves=3)
-    bare = np.clip(grain - 0.7, 0, 1)[..., None] * 0.34
+    bare = np.clip(grain - 0.4, 0, 1)[..., None] * 0.2
     return image * (1 - bare) + np.array([238, 228, 214], np.float32) * bare + 5
 
 
@@ -106,20 +106,16 @@ def kuwahara(image: Bytes, radius: int) -> Floats:
     """Every pixel takes the mean of the calmest of the four squares that touch it (Kuwahara et al. 1976)."""
     size = (radius + 1, radius + 1)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    best_mean, best_spread = None, None
     paint = image.astype(np.float32)
+    best = np.zeros_like(paint)
+    best_spread = np.full(grey.shape, np.inf, np.float32)
     for anchor in ((0, 0), (radius, 0), (0, radius), (radius, radius)):
-        mean = cv2.blur(paint, size, anchor=anchor)
         level = cv2.blur(grey, size, anchor=anchor)
         spread = cv2.blur(grey * grey, size, anchor=anchor) - level * level
-        if best_mean is None or best_spread is None:
-            best_mean, best_spread = mean, spread
-            continue
         calmer = spread < best_spread
-        cv2.copyTo(mean, calmer.astype(np.uint8), best_mean)
+        cv2.copyTo(cv2.blur(paint, size, anchor=anchor), calmer.astype(np.uint8), best)
         best_spread = np.minimum(best_spread, spread)
-    assert best_mean is not None
-    return best_mean.astype(np.float32, copy=False)
+    return best
 
 
 _INDIGO = (38, 42, 74)

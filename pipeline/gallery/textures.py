@@ -31,7 +31,12 @@ def _noise(coarsest: int, octaves: int) -> Floats:
 
 
 def noise(
-    height: int, width: int, rng: np.random.Generator, coarsest: int = 8, octaves: int = 5, stretch: float = 1.0
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    coarsest: int = 8,
+    octaves: int = 5,
+    stretch: float = 1.0,
 ) -> Floats:
     """(height, width) float32 fractal noise, mean about 0, deviation about 1; `stretch` > 1 smears it sideways."""
     bank = _noise(coarsest, octaves)
@@ -101,5 +106,7 @@ def dabs(kind: str, height: int, width: int, rng: np.random.Generator) -> Dabs:
     rows = (np.arange(height) + int(rng.integers(_TILE))) % _TILE
     columns = (np.arange(width) + int(rng.integers(_TILE))) % _TILE
     return Dabs(
-        bank.shift[:, rows[:, None], columns], bank.tone[rows[:, None], columns], bank.relief[rows[:, None], columns]
+        bank.shift[:, rows[:, None], columns],
+        bank.tone[rows[:, None], columns],
+        bank.relief[rows[:, None], columns],
     )

@@ -9,8 +9,6 @@ padding is set back to zero before each of them, and a padded image gives what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,23 +49,6 @@ def valid_mask(sizes: Tensor, like: Tensor) -> Tensor:
 def halve(sizes: Tensor) -> Tensor:
     """Map sizes after a stride-2 convolution or pooling with this network's paddings."""
     return (sizes + 1) // 2
-
-
-def extend_edges(maps: Tensor, cells: Sequence[tuple[int, int]]) -> Tensor:
-    """Repeat each map's last valid row and column into its padding.
-
-    maps: (B, C, H, W) with `cells` (height, width) valid. RoIAlign repeats the edge of a map by itself;
-    on a padded map it would blend the edge with the padding instead.
-    """
-    if all(tuple(maps.shape[-2:]) == size for size in cells):
-        return maps
-    valid = torch.tensor(cells, device=maps.device)
-    rows = torch.arange(maps.shape[-2], device=maps.device).minimum(valid[:, :1] - 1)
-    columns = torch.arange(maps.shape[-1], device=maps.device).minimum(valid[:, 1:] - 1)
-    image = torch.arange(len(maps), device=maps.device)
-    return maps.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )
 
 
 class Stem(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,17 +35,19 @@ class BoxFeatureExtractor(nn.Module):
         self.resolution = config.roi_resolution
         self.head = Layer4(config)
 
-    def forward(self, maps: Tensor, boxes: Tensor | list[Tensor]) -> Tensor:
-        """Features (sum of n_i, F) of each image's boxes (n_i, 4) on the maps (B, C, h, w).
+    def forward(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Features (sum of n_i, F) of each image's boxes (n_i, 4) on its map (C, h_i, w_i).
 
-        Boxes may also come as one tensor of rows (image, x1, y1, x2, y2). RoIAlign with the original's
-        settings: no half-pixel shift, adaptive sampling. The edges of padded maps must be extended
-        (`resnext.extend_edges`).
+        RoIAlign with the original's settings: no half-pixel shift, adaptive sampling. It treats a map's
+        edge in its own way, so each map must end where its image does.
         """
-        pooled = roi_align(
-            maps, boxes, self.resolution, spatial_scale=1 / STRIDE, sampling_ratio=0, aligned=False
-        )
-        features: Tensor = self.head(pooled).mean(dim=(2, 3))
+        pooled = [
+            roi_align(
+                m[None], [box], self.resolution, spatial_scale=1 / STRIDE, sampling_ratio=0, aligned=False
+            )
+            for m, box in zip(maps, boxes, strict=True)
+        ]
+        features: Tensor = self.head(torch.cat(pooled)).mean(dim=(2, 3))
         return features
 
 
@@ -110,7 +114,7 @@ class AttributeHead(nn.Module):
         self.feature_extractor = feature_extractor
         self.predictor = AttributePredictor(config)
 
-    def forward(self, maps: Tensor, boxes: list[Tensor], labels: Tensor) -> Tensor:
+    def forward(self, maps: Sequence[Tensor], boxes: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Probabilities (sum of n_i, attributes) with everything at or below the threshold zero.
 
         The original's cap of attributes per image has no effect (it ranks zeros too), so there is none.

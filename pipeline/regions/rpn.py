@@ -17,9 +17,14 @@ STRIDE = 16
 """Pixels of the resized image per cell of the feature map: fixed by stem and layers."""
 
 
-def cells(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Rows and columns of the feature map of images of the given (height, width)."""
-    return [(-(-height // STRIDE), -(-width // STRIDE)) for height, width in sizes]
+def cells(size: int) -> int:
+    """Rows or columns of the feature map of an image side, in pixels of the resized image."""
+    return -(-size // STRIDE)
+
+
+def crop_maps(maps: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Maps (B, C, h, w) of padded images without their padding; sizes: (height, width) in pixels."""
+    return [m[:, : cells(height), : cells(width)] for m, (height, width) in zip(maps, sizes, strict=True)]
 
 
 def cell_anchors(sizes: Sequence[int], ratios: Sequence[float]) -> Tensor:
@@ -101,7 +106,8 @@ class RPN(nn.Module):
         """
         logits, deltas = self.head(features)
         proposals = []
-        for i, ((height, width), (rows, columns)) in enumerate(zip(sizes, cells(sizes), strict=True)):
+        for i, (height, width) in enumerate(sizes):
+            rows, columns = cells(height), cells(width)
             proposals.append(
                 self._propose(logits[i, :rows, :columns], deltas[i, :rows, :columns], height, width)
             )

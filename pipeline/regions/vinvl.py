@@ -20,9 +20,9 @@ from pipeline.regions import boxes as box_ops
 from pipeline.regions import weights
 from pipeline.regions.config import VinvlConfig
 from pipeline.regions.postprocess import select
-from pipeline.regions.resnext import Backbone, extend_edges
+from pipeline.regions.resnext import Backbone
 from pipeline.regions.roi_heads import AttributeHead, RoIHeads
-from pipeline.regions.rpn import RPN, cell_anchors, cells
+from pipeline.regions.rpn import RPN, cell_anchors, crop_maps
 
 LABELMAP = "VG-SGG-dicts-vgoi6-clipped.json"
 """The official label map; found by itself when it lies beside the checkpoint."""
@@ -105,12 +105,12 @@ class AttrRCNN(nn.Module):
         """
         if not images:
             return []
-        device = next(self.parameters()).device
+        weight = next(self.parameters())
         inputs = [to_input(image, self.config) for image in images]
         sizes = [(x.shape[1], x.shape[2]) for x in inputs]
-        maps = self._maps(_stack(inputs).to(device), sizes)
-        proposals = self.rpn(maps, sizes)
-        maps = extend_edges(maps, cells(sizes))
+        batch = self._maps(_stack(inputs).to(weight), sizes)
+        proposals = self.rpn(batch, sizes)
+        maps = crop_maps(batch, sizes)
         detections = self._detect(maps, proposals, sizes)
         wanted = attributes and self.config.num_attributes > 0
         tables = self._attributes(maps, detections) if wanted else [None] * len(images)
@@ -127,7 +127,7 @@ class AttrRCNN(nn.Module):
         return maps
 
     def _detect(
-        self, maps: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]
+        self, maps: list[Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
     ) -> list[_Detections]:
         """The box head and its post-processing."""
         head = self.roi_heads.box
@@ -148,7 +148,7 @@ class AttrRCNN(nn.Module):
             )
         return detections
 
-    def _attributes(self, maps: Tensor, detections: list[_Detections]) -> list[Tensor]:
+    def _attributes(self, maps: list[Tensor], detections: list[_Detections]) -> list[Tensor]:
         """Attribute probabilities (n, attributes) per image."""
         labels = torch.cat([found.labels for found in detections])
         table: Tensor = self.attribute(maps, [found.boxes for found in detections], labels)
@@ -167,11 +167,11 @@ class AttrRCNN(nn.Module):
         ratios = found.boxes.new_tensor([full_width / width, full_height / height] * 2)
         class_ids = found.labels.cpu().numpy()
         return Regions(
-            boxes=(found.boxes * ratios).cpu().numpy(),
-            scores=found.scores.cpu().numpy(),
+            boxes=(found.boxes * ratios).float().cpu().numpy(),
+            scores=found.scores.float().cpu().numpy(),
             class_ids=class_ids,
             labels=[self.labels[i] for i in class_ids],
-            features=found.features.cpu().numpy() if features else None,
+            features=found.features.float().cpu().numpy() if features else None,
             attributes=None if table is None else self._attribute_names(table),
         )
 

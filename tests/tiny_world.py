@@ -1,0 +1,133 @@
+"""A world small enough to train on in a test: random SAM and GPT-2 weights, and shards of random features.
+
+The one thing to learn: an artwork's quarter q is bright in its features, and its emotion's mask is that quarter.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import save_file
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from pipeline import storage
+from pipeline.backbones.sam import SamConfig, build_sam
+from pipeline.emotions import EMOTIONS, prompt
+from pipeline.params import Paths
+from pipeline.schema import INDEX, shard_stem
+from pipeline.shard_index import list_members
+
+SAM = SamConfig(
+    img_size=32,
+    patch_size=4,
+    embed_dim=16,
+    depth=1,
+    num_heads=2,
+    window_size=4,
+    global_attn_indexes=(0,),
+    out_chans=32,
+    mask_in_chans=8,
+    decoder_num_heads=4,
+    decoder_mlp_dim=32,
+    iou_head_hidden_dim=16,
+)
+WIDTH = 32
+"""Of the language model and of CLIP's patch tokens."""
+SENTENCES = [f"the {thing} fills me with {emotion}" for thing in ("house", "snake") for emotion in EMOTIONS]
+
+
+def backbones(folder: Path) -> tuple[Path, Path]:
+    """(SAM checkpoint, GPT-2 folder), random but the same every time."""
+    torch.manual_seed(3)
+    state = {name: tensor.contiguous() for name, tensor in build_sam(SAM).state_dict().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "sam.safetensors")
+    storage.write_json(folder / "sam.json", vars(SAM))
+
+    bpe = ByteLevelBPETokenizer()
+    texts = [*(" " + sentence for sentence in SENTENCES), *(prompt(e) for e in EMOTIONS if e != "contentment")]
+    bpe.train_from_iterator(
+        [text.replace("contentment", "") for text in texts] * 3,
+        vocab_size=400,
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>")
+    tokenizer.save_pretrained(folder / "gpt2")
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=64,
+        n_embd=WIDTH,
+        n_layer=2,
+        n_head=4,
+        embd_pdrop=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
+    return folder / "sam.safetensors", folder / "gpt2"
+
+
+def shards(folder: Path, splits: dict[str, int], sizes: tuple[int, int] = (24, 32)) -> Paths:
+    """Features, masks and index of random artworks; `splits` says how many of each, `sizes` their input size."""
+    paths = Paths(data=folder / "data", runs=folder / "runs", metrics=folder / "metrics")
+    rng = np.random.default_rng(5)
+    features: list[tuple[str, dict[str, bytes]]] = []
+    masks: list[tuple[str, dict[str, bytes]]] = []
+    rows: list[dict[str, Any]] = []
+    names = [(split, number) for split, count in splits.items() for number in range(count)]
+    for at, (split, number) in enumerate(names):
+        key = f"{at:016x}"
+        emotions = sorted(rng.choice(8, size=2, replace=False).tolist())
+        quarters = {EMOTIONS[e]: e % 4 for e in emotions}
+        features.append((key, _features(rng, quarters, sizes)))
+        words = {
+            emotion: {"utterances": [s for s in SENTENCES if s.endswith(emotion)][: 1 + number % 2], "area": 0.2}
+            for emotion in quarters
+        }
+        about = {"key": key, "split": split, "emotions": words}
+        pictures = {f"{emotion}.png": _mask(quarter, sizes) for emotion, quarter in quarters.items()}
+        masks.append((key, pictures | {"json": json.dumps(about).encode()}))
+        counts = [len(words[emotion]["utterances"]) for emotion in quarters]
+        rows.append({"key": key, "shard": 0, "split": split, "emotions": list(quarters), "utterance_counts": counts})
+    for name, samples in (("features", features), ("masks", masks)):
+        tar = paths.step(name) / f"{shard_stem(0)}.tar"
+        storage.write_tar(tar, samples)
+        for row in rows:
+            row["members"] = row.get("members", []) + [
+                {"file": name, "name": m.name, "offset": m.offset, "size": m.size}
+                for m in list_members(tar)
+                if m.key == row["key"]
+            ]
+    for row in rows:
+        row["sha256"] = row["key"] * 4
+    storage.write_parquet(paths.step("shards") / "index.parquet", pa.Table.from_pylist(rows, schema=INDEX))
+    return paths
+
+
+def _features(rng: np.random.Generator, quarters: dict[str, int], sizes: tuple[int, int]) -> dict[str, bytes]:
+    sam = rng.normal(0, 0.1, (SAM.out_chans, 8, 8)).astype(np.float16)
+    for emotion, quarter in quarters.items():
+        y, x = (quarter // 2) * sizes[0] // 8, (quarter % 2) * sizes[1] // 8
+        sam[EMOTIONS.index(emotion), y : y + sizes[0] // 8, x : x + sizes[1] // 8] += 2
+    clip = rng.normal(size=(16, WIDTH)).astype(np.float16)
+    about = {"height": 300, "width": 400, "input_height": sizes[0], "input_width": sizes[1]}
+    return {
+        "sam.npy": storage.npy_bytes(sam),
+        "clip.npy": storage.npy_bytes(clip),
+        "json": json.dumps(about).encode(),
+    }
+
+
+def _mask(quarter: int, sizes: tuple[int, int]) -> bytes:
+    """A quarter of the artwork in white, its long side 256 pixels."""
+    height, width = (256 * size // max(sizes) for size in sizes)
+    mask = np.zeros((height, width), dtype=np.uint8)
+    y, x = (quarter // 2) * height // 2, (quarter % 2) * width // 2
+    mask[y : y + height // 2, x : x + width // 2] = 255
+    return bytes(cv2.imencode(".png", mask)[1])
