@@ -3,6 +3,7 @@
 Numbers live in params.yaml alone: no option here repeats one. Exit codes: 0 done, 1 failed, 2 wrong usage or params.
 """
 
+import dataclasses
 import enum
 import importlib
 import json
@@ -29,6 +30,15 @@ class Paradigm(enum.StrEnum):
 
     single = "single"
     multi = "multi"
+
+
+class Backbone(enum.StrEnum):
+    """The built-in small backbones."""
+
+    clip = "clip"
+    sam = "sam"
+    language_model = "language_model"
+    vinvl = "vinvl"
 
 
 class BenchWhat(enum.StrEnum):
@@ -151,9 +161,12 @@ def shard_stats(
     folder = folder or load_params(params, "paths", Paths).step("shards")
     if verify:
         problems = shards.verify(folder)
-        print(json.dumps({"problems": problems}) if as_json else "\n".join(problems) or "every byte is as it was written")
+        found = {"problems": [dataclasses.asdict(problem) for problem in problems]}
+        lines = "\n".join(map(str, problems)) or "every byte is as it was written"
+        print(json.dumps(found, indent=1) if as_json else lines)
         raise typer.Exit(1 if problems else 0)
-    _print(shards.stats(folder), as_json)
+    statistics = shards.stats(folder)
+    print(json.dumps(statistics, indent=1) if as_json else shards.describe(statistics))
 
 
 @app.command()
@@ -189,14 +202,16 @@ def bench(
 @app.command("pretrain-tiny")
 def pretrain_tiny(
     out: Annotated[Path, typer.Argument(help="Folder for the weights.")] = Path("weights/tiny"),
+    only: Annotated[Backbone | None, typer.Option(help="Train one of them and leave the others.")] = None,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
     """Train the built-in gallery's tiny CLIP, SAM, GPT-2 and VinVL from nothing, by a fixed recipe."""
-    from model.pretrain import PretrainParams, pretrain_all
+    from model.pretrain.tiny import PretrainParams, pretrain
     from pipeline.params import load_params
 
-    _print(pretrain_all(out, load_params(params, "pretrain", PretrainParams)), as_json)
+    quality = pretrain(out, load_params(params, "pretrain", PretrainParams), only.value if only else None)
+    print(json.dumps(quality, indent=1) if as_json else (out / "CARD.md").read_text(encoding="utf-8"))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ All images are uint8 RGB (H, W, 3); masks are bool (H, W); maps are float (h, w)
 """
 
 import base64
+import math
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ DIM = 0.38
 def fit(image: np.ndarray, side: int) -> np.ndarray:
     """The image shrunk, if need be, so that its area is that of a `side` x `side` square; aspect kept."""
     height, width = image.shape[:2]
-    scale = min(1.0, side / float(np.sqrt(height * width)))
+    scale = min(1.0, side / math.sqrt(height * width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
@@ -43,24 +44,25 @@ def lit(image: np.ndarray, light: np.ndarray, foreground: np.ndarray | None = No
     picture = np.rint(np.clip(alpha, 0, 1) * image + (1 - np.clip(alpha, 0, 1)) * grey).astype(np.uint8)
     mask = cv2.resize(outline.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    thick = max(1, round(max(height, width) / 240))
+    thick = max(1, round(math.sqrt(height * width) / 180))
     cv2.drawContours(picture, contours, -1, INK, thick + 2, cv2.LINE_AA)
     cv2.drawContours(picture, contours, -1, PAPER, thick, cv2.LINE_AA)
     return picture
 
 
 def boxed(image: np.ndarray, boxes: np.ndarray, labels: list[str]) -> np.ndarray:
-    """The image with boxes and their labels. `boxes` is (N, 4) xyxy in pixels of `image`."""
+    """The image with boxes and their labels, the first on top; `boxes` is (N, 4) xyxy, pixels of `image`."""
     picture = image.copy()
-    scale = max(image.shape[:2]) / 1000
-    for (x1, y1, x2, y2), label in zip(np.rint(boxes).astype(int).tolist(), labels, strict=True):
-        for colour, thick in ((INK, 3), (PAPER, 1)):
-            cv2.rectangle(
-                picture, (x1, y1), (x2 - 1, y2 - 1), colour, max(1, round(thick * scale)), cv2.LINE_AA
-            )
-            place = (x1 + 3, max(y1 + round(16 * scale) + 3, 12))
-            face, size = cv2.FONT_HERSHEY_SIMPLEX, 0.6 * max(scale, 0.6)
-            cv2.putText(picture, label, place, face, size, colour, max(1, round(thick * scale)), cv2.LINE_AA)
+    face, size, room = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 4
+    named = list(zip(np.rint(boxes).astype(int).tolist(), labels, strict=True))[::-1]
+    for (x1, y1, x2, y2), _ in named:
+        for colour, thick in ((INK, 4), (PAPER, 2)):
+            cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, thick)
+    for (x1, y1, _, _), label in named:
+        if label:
+            (wide, tall), _ = cv2.getTextSize(label, face, size, 1)
+            cv2.rectangle(picture, (x1, y1), (x1 + wide + 2 * room, y1 + tall + 2 * room), INK, cv2.FILLED)
+            cv2.putText(picture, label, (x1 + room, y1 + tall + room), face, size, PAPER, 1, cv2.LINE_AA)
     return picture
 
 

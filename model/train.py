@@ -275,6 +275,7 @@ def _load(
         sampler=[batch for group in groups for batch in group],
         collate_fn=_as_it_is,  # batches are made by the samples themselves
         num_workers=params.workers,
+        generator=torch.Generator(),  # a loader draws from it; the global one belongs to dropout
         pin_memory=device.type == "cuda",
     )
     return (batch.to(device) for batch in loader)

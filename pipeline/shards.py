@@ -34,7 +34,7 @@ from pipeline.schema import INDEX, REJECTS, shard_stem
 from pipeline.shard_checks import Problem, verify
 from pipeline.shard_index import FILES, Index, Member, Row, list_members, map_file, tar_path
 
-__all__ = ["Index", "Problem", "Row", "ShardsParams", "build", "stats", "verify"]
+__all__ = ["Index", "Problem", "Row", "ShardsParams", "build", "describe", "rejections", "stats", "verify"]
 
 REJECTING_STEPS = ("regions", "similarity", "masks", "features")
 """Steps whose shard sidecars may reject an artwork, in data order."""
@@ -164,7 +164,7 @@ def _joined_keys(
     An artwork may be missing from one tar only when a step has rejected it on record.
     """
     both = set(features) & set(masks)
-    known = _rejected(paths, shard)
+    known = rejections(paths, shard)
     rejects = []
     for key in sorted(set(features) ^ set(masks)):
         has, lacks = FILES if key in set(features) else FILES[::-1]
@@ -184,7 +184,7 @@ def _joined_keys(
     return order, rejects
 
 
-def _rejected(paths: Paths, shard: int) -> dict[str, str]:
+def rejections(paths: Paths, shard: int) -> dict[str, str]:
     """Key -> ``step: reason`` of what the steps rejected in one shard; the earliest step wins."""
     found: dict[str, str] = {}
     for step in REJECTING_STEPS:
@@ -263,3 +263,24 @@ def stats(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"no readable statistics in {folder} ({error}); run the shards step") from None
     return found
+
+
+def describe(statistics: dict[str, Any]) -> str:
+    """The statistics as a few lines that a person reads."""
+    totals = (f"{statistics[name]:,} {name}" for name in ("artworks", "masks", "utterances"))
+    size = sum(statistics["bytes"].values()) / 2**20
+    lines = [f"{', '.join(totals)} in {len(statistics['shards'])} shards, {size:,.1f} MiB"]
+    for name, count in statistics["splits"].items():
+        lines.append(
+            f"  {name:<12} {count['artworks']:>9,} artworks {count['masks']:>9,} masks "
+            f"{count['utterances']:>9,} utterances"
+        )
+    for name in EMOTIONS:
+        if count := statistics["emotions"].get(name):
+            lines.append(
+                f"  {name:<12} {count['masks']:>9,} masks    {count['utterances']:>9,} utterances "
+                f"{count['mean_area']:>6.0%} of the artwork"
+            )
+    for step, reasons in sorted(statistics["rejects"].items()):
+        lines += [f"  left out by {step}: {reason}: {count:,}" for reason, count in sorted(reasons.items())]
+    return "\n".join(lines)

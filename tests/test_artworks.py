@@ -110,6 +110,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, kind: str) -> None:
     assert artworks.verify(path) == (image.shape[1], image.shape[0])
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\0" * 30])
 def test_damaged_exif_is_upright(tmp_path: Path, exif: bytes) -> None:
     for kind in ("JPEG", "PNG"):

@@ -16,7 +16,7 @@ from pipeline.gallery.styles import STYLES, Style, kuwahara
 from pipeline.gallery.world import COLOURS, KINDS_OF, NEUTRAL
 from pipeline.params import UserError, parse_section
 
-COUNT = 36
+COUNT = 30
 
 HUES: dict[str, tuple[float, float]] = {
     "red": (-18, 22), "orange": (12, 42), "golden": (30, 60), "yellow": (38, 75), "green": (75, 165),

@@ -40,7 +40,9 @@ def test_focal_equals_torchvision_on_hard_targets() -> None:
     logits = torch.randn(3, 5, 7, generator=generator)
     target = (torch.rand(3, 5, 7, generator=generator) > 0.5).float()
     expected = sigmoid_focal_loss(logits, target).mean(dim=(1, 2))
-    torch.testing.assert_close(focal_loss(logits, target, torch.ones_like(target, dtype=torch.bool)), expected)
+    torch.testing.assert_close(
+        focal_loss(logits, target, torch.ones_like(target, dtype=torch.bool)), expected
+    )
 
 
 @pytest.mark.parametrize("loss", [dice_loss, focal_loss])

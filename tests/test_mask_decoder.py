@@ -35,14 +35,19 @@ def ours(official: tuple[Official, PromptEncoder]) -> MaskDecoder:
 
 @torch.no_grad()
 def one_by_one(
-    official: tuple[Official, PromptEncoder], images: torch.Tensor, rows: torch.Tensor, prompts: list[torch.Tensor]
+    official: tuple[Official, PromptEncoder],
+    images: torch.Tensor,
+    rows: torch.Tensor,
+    prompts: list[torch.Tensor],
 ) -> torch.Tensor:
     decoder, prompt_encoder = official
     masks = []
     for row, prompt in zip(rows.tolist(), prompts, strict=True):
         _, dense = prompt_encoder(points=None, boxes=None, masks=None)
         masks.append(
-            decoder.predict_masks(images[row : row + 1], prompt_encoder.get_dense_pe(), prompt[None], dense)[0]
+            decoder.predict_masks(images[row : row + 1], prompt_encoder.get_dense_pe(), prompt[None], dense)[
+                0
+            ]
         )
     return torch.cat(masks)
 

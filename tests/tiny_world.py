@@ -1,6 +1,7 @@
 """A world small enough to train on in a test: random SAM and GPT-2 weights, and shards of random features.
 
-The one thing to learn: an artwork's quarter q is bright in its features, and its emotion's mask is that quarter.
+What there is to learn: an emotion brightens a channel of its own in a quarter of the artwork; the quarter is its
+mask.
 """
 
 import json
@@ -36,6 +37,7 @@ SAM = SamConfig(
     decoder_mlp_dim=32,
     iou_head_hidden_dim=16,
 )
+END = "<|endoftext|>"
 WIDTH = 32
 """Of the language model and of CLIP's patch tokens."""
 SENTENCES = [f"the {thing} fills me with {emotion}" for thing in ("house", "snake") for emotion in EMOTIONS]
@@ -50,14 +52,17 @@ def backbones(folder: Path) -> tuple[Path, Path]:
     storage.write_json(folder / "sam.json", vars(SAM))
 
     bpe = ByteLevelBPETokenizer()
-    texts = [*(" " + sentence for sentence in SENTENCES), *(prompt(e) for e in EMOTIONS if e != "contentment")]
+    texts = [
+        *(" " + sentence for sentence in SENTENCES),
+        *(prompt(e) for e in EMOTIONS if e != "contentment"),
+    ]
     bpe.train_from_iterator(
         [text.replace("contentment", "") for text in texts] * 3,
         vocab_size=400,
-        special_tokens=["<|endoftext|>"],
+        special_tokens=[END],
         show_progress=False,
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token=END)
     tokenizer.save_pretrained(folder / "gpt2")
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -74,7 +79,7 @@ def backbones(folder: Path) -> tuple[Path, Path]:
 
 
 def shards(folder: Path, splits: dict[str, int], sizes: tuple[int, int] = (24, 32)) -> Paths:
-    """Features, masks and index of random artworks; `splits` says how many of each, `sizes` their input size."""
+    """Features, masks and index of random artworks, so many of each split, of one input size."""
     paths = Paths(data=folder / "data", runs=folder / "runs", metrics=folder / "metrics")
     rng = np.random.default_rng(5)
     features: list[tuple[str, dict[str, bytes]]] = []
@@ -87,14 +92,19 @@ def shards(folder: Path, splits: dict[str, int], sizes: tuple[int, int] = (24, 3
         quarters = {EMOTIONS[e]: e % 4 for e in emotions}
         features.append((key, _features(rng, quarters, sizes)))
         words = {
-            emotion: {"utterances": [s for s in SENTENCES if s.endswith(emotion)][: 1 + number % 2], "area": 0.2}
+            emotion: {
+                "utterances": [s for s in SENTENCES if s.endswith(emotion)][: 1 + number % 2],
+                "area": 0.2,
+            }
             for emotion in quarters
         }
         about = {"key": key, "split": split, "emotions": words}
         pictures = {f"{emotion}.png": _mask(quarter, sizes) for emotion, quarter in quarters.items()}
         masks.append((key, pictures | {"json": json.dumps(about).encode()}))
         counts = [len(words[emotion]["utterances"]) for emotion in quarters]
-        rows.append({"key": key, "shard": 0, "split": split, "emotions": list(quarters), "utterance_counts": counts})
+        rows.append(
+            {"key": key, "shard": 0, "split": split, "emotions": list(quarters), "utterance_counts": counts}
+        )
     for name, samples in (("features", features), ("masks", masks)):
         tar = paths.step(name) / f"{shard_stem(0)}.tar"
         storage.write_tar(tar, samples)

@@ -6,7 +6,6 @@ house"). Scenery crops and texts, which no utterance of a feeling names, teach t
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,10 +19,9 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.tokenizer import SimpleTokenizer
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from model.pretrain.data import CANVAS, CLASSES, FIRST_SCENERY, Canvas, Subject, corpus, load_canvases
+from model.pretrain.data import CLASSES, FIRST_SCENERY, Canvas, Subject, corpus, load_canvases
 from pipeline import storage
 from pipeline.backbones.clip import BPE, Clip, build_clip
 from pipeline.params import STRICT
@@ -84,7 +82,9 @@ class Table:
 class Scenes:
     """Canvases and their subjects on the device, and random batches of them."""
 
-    def __init__(self, canvases: Sequence[Canvas], tokenizer: SimpleTokenizer, context: int, device: str) -> None:
+    def __init__(
+        self, canvases: Sequence[Canvas], tokenizer: SimpleTokenizer, context: int, device: str
+    ) -> None:
         images = np.stack([canvas.image for canvas in canvases])
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
         self.sizes = torch.tensor([canvas.size for canvas in canvases], device=device)
@@ -98,12 +98,14 @@ class Scenes:
             self.rows.append((motifs, scenery, len(subjects) - 1))
         self.table = _table(subjects, tokenizer, context, device)
 
-    def batch(self, rng: np.random.Generator, scenes: int, motifs: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batch(
+        self, rng: np.random.Generator, scenes: int, motifs: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A random batch of scenes * (motifs + 2) crops and a text for each.
 
         Returns:
-            Scene indices (G,), boxes (G, motifs + 2, 4) before jitter, subjects (G, motifs + 2, MOST_SUBJECTS)
-            that each crop shows (-1: none), and the subject (G, motifs + 2) whose text goes with it.
+            Scene indices (G,); with K = motifs + 2, boxes (G, K, 4) before jitter, the subjects
+            (G, K, MOST_SUBJECTS) that each crop shows (-1: none), the subject (G, K) of its text.
         """
         chosen = rng.integers(len(self.rows), size=scenes)
         shows = np.full((scenes, motifs + 2, MOST_SUBJECTS), -1)
@@ -309,10 +311,11 @@ def evaluate(clip: Clip, canvases: Sequence[Canvas]) -> dict[str, float]:
         crops = clip.encode_crops(
             canvas.image[:height, :width], np.array([subject.box for subject in subjects]), "squash"
         )
+        words = clip.encode_text([motif.texts[-1] for motif in canvas.motifs])
         for number, motif in enumerate(canvas.motifs):
             kinds.append(int((crops[number] @ names.T).argmax()) == motif.label)
             if motif.label < FIRST_SCENERY and KINDS[CLASSES[motif.label]].emotions:
-                scores = crops @ clip.encode_text(motif.texts[-1:])[0]
+                scores = crops @ words[number]
                 regions.append(int(scores.argmax()) == number)
                 others = torch.cat([scores[:number], scores[number + 1 :]])
                 margins.append(float(scores[number] - others.mean()) if len(others) else 0.0)

@@ -88,7 +88,9 @@ def load_scenes(seed: int, count: int, workers: int, small: Callable[[Scene, int
     if workers == 1:
         return [draw(index) for index in range(count)]
     context = multiprocessing.get_context("spawn")  # the parent may already hold a GPU
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
         return list(pool.map(draw, range(count), chunksize=16))
 
 
@@ -131,7 +133,7 @@ def _owners(drawn: Scene) -> np.ndarray:
         full[mask] = SCENERY_OWNER + SCENERY.index(name)
     for number, motif in enumerate(drawn.motifs, 1):
         full[motif.mask] = number
-    height, width = frame_size(*full.shape, OWNERS)
+    height, width = frame_size(full.shape[0], full.shape[1], OWNERS)
     owner = np.zeros((OWNERS, OWNERS), np.uint8)
     owner[:height, :width] = cv2.resize(full, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return owner

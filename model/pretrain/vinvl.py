@@ -67,7 +67,7 @@ class VinvlPretrainParams:
     """Training scenes."""
     held_out: Annotated[int, Field(gt=0)] = 200
     """Scenes on which recall is measured."""
-    steps: Annotated[int, Field(gt=0)] = 2400
+    steps: Annotated[int, Field(gt=0)] = 1800
     """Optimizer steps."""
     batch: Annotated[int, Field(gt=0)] = 32
     """Pictures per step."""
@@ -146,7 +146,7 @@ def freeze(model: AttrRCNN) -> AttrRCNN:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                constant = FrozenBatchNorm2d(child.num_features).to(child.weight.device)
+                constant = FrozenBatchNorm2d(child.num_features).to(child.weight)
                 state = child.state_dict()
                 del state["num_batches_tracked"]
                 state["running_var"] = state["running_var"] + child.eps

@@ -14,12 +14,14 @@ from pipeline.gallery.world import KINDS, Look
 
 _DRAWINGS: tuple[Callable[[Brush, Look], None], ...] = (
     people.jester, people.embracing_couple, people.rider, people.soldier, people.fist, people.ghost,
-    people.lonely_figure, animals.dancing_bear, animals.monkey, animals.goose, animals.cat, animals.bull,
-    animals.rat, animals.snake, animals.wolf, animals.spider, buildings.house, buildings.cathedral,
-    buildings.burning_tower, buildings.ruin, buildings.carousel, buildings.sailboat, buildings.gravestone,
-    buildings.fence, buildings.well, buildings.signpost, things.feast_table, things.rotten_apple,
-    things.slime, things.fish_skeleton, things.skull, things.wilted_flowers, things.empty_chair, things.barrel,
-    things.haystack, nature.mountain_peak, nature.waterfall, nature.comet, nature.fireworks, nature.balloon,
+    people.lonely_figure,
+    animals.dancing_bear, animals.monkey, animals.goose, animals.cat, animals.bull, animals.rat,
+    animals.snake, animals.wolf, animals.spider,
+    buildings.house, buildings.cathedral, buildings.burning_tower, buildings.ruin, buildings.carousel,
+    buildings.sailboat, buildings.gravestone, buildings.fence, buildings.well, buildings.signpost,
+    things.feast_table, things.rotten_apple, things.slime, things.fish_skeleton, things.skull,
+    things.wilted_flowers, things.empty_chair, things.barrel, things.haystack,
+    nature.mountain_peak, nature.waterfall, nature.comet, nature.fireworks, nature.balloon,
     nature.storm_cloud, nature.cloud, nature.tree, nature.pine, nature.bush, nature.rock,
 )  # fmt: skip
 

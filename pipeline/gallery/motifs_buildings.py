@@ -113,7 +113,7 @@ def burning_tower(b: Brush, look: Look) -> None:
         return x + lean * (99 - y) / 70 - lean / 2, y
 
     if look.state == "smoking":
-        for x, y, r in ((66, 10, 15), (82, -2, 13), (44, 6, 13)):
+        for x, y, r in ((66.0, 10.0, 15), (82.0, -2.0, 13), (44.0, 6.0, 13)):
             b.oval(x, y, r, r * 0.8, (84, 78, 82))
     flame = [(28, 40), (20, 22), (30, 24), (32, 4), (42, 14), (52, -8), (60, 12), (70, 0), (70, 20), (82, 18),
              (74, 42)]
@@ -127,12 +127,12 @@ def burning_tower(b: Brush, look: Look) -> None:
         teeth += [at(x, top), at(x + 7.4, top), at(x + 7.4, top + 7), at(x + 12, top + 7)]
     b.poly([at(27, top + 14), *teeth[:-1], at(74, top + 14)], stone)
     _bricks(b, (32, top + 18, 70, 97), stone, 16)
-    for x, y in ((42, 56), (60, 66), (48, 82)):
+    for x, y in ((42.0, 56.0), (60.0, 66.0), (48.0, 82.0)):
         _arch(b, at(x, y + 4), 11, 17, (70, 28, 24))
         b.blob([at(x - 6, y + 2), at(x - 4, y - 8), at(x, y - 20), at(x + 5, y - 8), at(x + 6, y + 2)],
                (240, 110, 30))
         b.blob([at(x - 3, y + 1), at(x, y - 9), at(x + 3, y + 1)], (254, 220, 100), volume=0)
-    for x in (24, 40, 62, 78):
+    for x in (24.0, 40.0, 62.0, 78.0):
         b.blob([(x - 9, 99), (x - 6, 90), (x, 80), (x + 6, 90), (x + 9, 99)], (244, 130, 34))
 
 
@@ -240,9 +240,8 @@ def gravestone(b: Brush, look: Look) -> None:
 
     b.blob([(2, 97), (20, 88), (50, 84), (82, 88), (99, 97), (50, 100)], (104, 88, 62))
     if look.state == "broken":
-        b.poly([at(22, 90), at(22, 52), at(34, 47), at(40, 52), at(54, 36), at(60, 38), at(72, 22), at(78,
-                                                                                                       32), at(78, 90)],
-               stone)
+        b.poly([at(22, 90), at(22, 52), at(34, 47), at(40, 52), at(54, 36), at(60, 38), at(72, 22),
+                at(78, 32), at(78, 90)], stone)
         b.blob([(-4, 98), (-6, 84), (4, 74), (18, 76), (24, 88), (20, 98)], tone(stone, 0.92))
         b.line([(4, 84), (14, 86)], 2.2, dark)
     else:

@@ -35,8 +35,8 @@ def mountain_peak(b: Brush, look: Look) -> None:
                (206, 220, 240), volume=0.3)
     for x in np.linspace(2, 98, 13):
         high = float(b.rng.uniform(8, 16))
-        b.poly([(x - 6, 102), (x, 101 - high), (x + 6, 102)], tone((46, 92, 66), float(b.rng.uniform(0.85,
-                                                                                                     1.15))), 0.5)
+        fir = tone((46, 92, 66), float(b.rng.uniform(0.85, 1.15)))
+        b.poly([(x - 6, 102), (x, 101 - high), (x + 6, 102)], fir, volume=0.5)
 
 
 def waterfall(b: Brush, look: Look) -> None:
@@ -120,12 +120,12 @@ def fireworks(b: Brush, look: Look) -> None:
 def balloon(b: Brush, look: Look) -> None:
     """A hot-air balloon."""
     cloth, pale = tone(look.colour, 1.0), (252, 244, 224)
-    for x in (34, 44, 56, 66):
+    for x in (34.0, 44.0, 56.0, 66.0):
         b.line([(50 + (x - 50) * 0.9, 62), (50 + (x - 50) * 0.42, 86)], 1.2, (96, 72, 52))
     b.blob([(50, -2), (74, 6), (86, 28), (80, 50), (60, 70), (40, 70), (20, 50), (14, 28), (26, 6)], cloth,
            volume=1.5)
     if look.state == "striped":
-        for x in (28, 50, 72):
+        for x in (28.0, 50.0, 72.0):
             b.blob([(50 + (x - 50) * 0.3, 0), (x + 6.5, 30), (50 + (x - 50) * 0.5 + 3, 69),
                     (50 + (x - 50) * 0.5 - 3, 69),
                     (x - 6.5, 30)], pale, volume=0.5)
@@ -149,16 +149,16 @@ def storm_cloud(b: Brush, look: Look) -> None:
     dark = tone(look.colour, 0.82) if look.colour != "black" else tone("black", 1.1)
     pale = tone(dark, 1.16)
     tall = -14.0 if look.state == "towering" else 0.0
-    bolts = ((34, 52), (66, 50)) if look.state == "jagged" else ((52, 52),)
+    bolts = ((34.0, 52.0), (66.0, 50.0)) if look.state == "flashing" else ((52.0, 52.0),)
     if look.state == "rain-heavy":
-        for x in range(10, 96, 9):
+        for number in range(10):
+            x = 10.0 + 9 * number
             b.limb([(x, 58), (x - 7, 76 + x % 4 * 5)], 4, 3, (110, 130, 176), volume=0)
     for x, y in bolts:
         b.poly([(x - 2, y), (x + 12, y), (x + 4, y + 18), (x + 13, y + 18), (x - 8, y + 48), (x - 2, y + 25),
                 (x - 11, y + 25)], (255, 232, 100), volume=0.4)
     puffs = [(20, 44, 20), (80, 44, 20), (36, 28 + tall / 2, 22), (62, 26 + tall, 24), (50, 46, 24),
-             (30, 52, 14),
-             (70, 52, 15)]
+             (30, 52, 14), (70, 52, 15)]
     for k, (x, y, r) in enumerate(puffs):
         b.oval(x, y, r, r * 0.86, dark if k % 3 else pale, volume=1.3)
     b.blob([(4, 50), (24, 44), (50, 48), (76, 44), (97, 50), (84, 61), (52, 64), (18, 61)], tone(dark, 0.72),

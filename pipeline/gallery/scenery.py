@@ -4,6 +4,7 @@ Light and weather are drawn at random for every scene and say nothing about its 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from pipeline.gallery.brush import Bytes, Colour
 from pipeline.gallery.textures import Floats, noise
 from pipeline.gallery.world import SCENERY
+
+Reals = npt.NDArray[np.floating[Any]]
 
 _ID = {name: number for number, name in enumerate(SCENERY)}
 
@@ -67,7 +70,7 @@ class Setting:
     @property
     def words(self) -> str:
         """ "a snowy night", "a foggy morning"."""
-        clear = {"winter": "wintry", "sand": "clear"}.get(self.season, self.season)
+        clear = {"winter": "wintry", "sand": "sandy"}.get(self.season, self.season)
         adjective = {"clear": clear, "fog": "foggy", "rain": "rainy", "snow": "snowy"}[self.weather]
         noun = "overcast day" if self.time == "overcast" else self.time
         return f"{'an' if adjective[0] in 'aeiou' else 'a'} {adjective} {noun}"
@@ -91,18 +94,31 @@ class Backdrop:
     """Row where the near ground begins; equals `horizon` when there is no water."""
 
 
+@dataclass(frozen=True)
+class _Land:
+    """A background while it is painted; the arrays are painted in place."""
+
+    image: Bytes
+    labels: Bytes
+    setting: Setting
+    rng: np.random.Generator
+
+    @property
+    def light(self) -> Floats:
+        """(3,) float32 factors of the light on the ground."""
+        return np.array(_LIGHT[self.setting.time], np.float32)
+
+
 def backdrop(height: int, width: int, setting: Setting, rng: np.random.Generator) -> Backdrop:
     """Paint the background, far to near."""
     horizon = round(height * rng.uniform(0.40, 0.56))
     shore = horizon + (round((height - horizon) * rng.uniform(0.34, 0.5)) if setting.water else 0)
-    image, labels = _sky(height, width, horizon, setting, rng)
-    light = np.array(_LIGHT[setting.time], np.float32)
-    haze = np.array(_SKIES[setting.time][2], np.float32)
-    meadow = np.array(_GROUNDS[setting.season], np.float32)
+    land = _Land(*_sky(height, width, horizon, setting, rng), setting, rng)
+    light, haze = land.light, np.array(_SKIES[setting.time][2], np.float32)
     if rng.random() < 0.6:
-        far = 0.45 * haze + 0.55 * np.array([112, 122, 160], np.float32) * light
+        far = 0.45 * haze + 0.55 * light * np.array([112, 122, 160], np.float32)
         ridge = horizon - _ridge(width, rng, 6, 0.09 * height, 0.05 * height)
-        _fill_below(image, labels, ridge, far, 0.25 * haze + 0.75 * far, "mountains", rng)
+        _fill_below(land, ridge, far, haze / 4 + far * 3 / 4, "mountains")
     wooded = np.array(_GROUNDS["spring" if setting.season == "sand" else setting.season], np.float32)
     layers = int(rng.integers(1, 4))
     for layer in range(layers):
@@ -110,16 +126,17 @@ def backdrop(height: int, width: int, setting: Setting, rng: np.random.Generator
         tint = (haze * (1 - near) * 0.75 + wooded * light * (0.25 + 0.75 * near)) * (0.86 + 0.1 * (layer % 2))
         lift = 0.07 * height * (1 - near)
         ridge = horizon - lift - _ridge(width, rng, 3, 0.01 * height, 0.035 * height)
-        _fill_below(image, labels, ridge, tint * 1.06, tint * 0.92, "hills", rng)
-    name = "snow" if setting.season == "winter" else "ground"
+        _fill_below(land, ridge, tint * 1.06, tint * 0.92, "hills")
     if setting.water:
-        _water(image, labels, horizon, shore, setting, rng)
+        _water(land, horizon, shore)
+    meadow = np.array(_GROUNDS[setting.season], np.float32) * light
+    name = "snow" if setting.season == "winter" else "ground"
     bend = _ridge(width, rng, 2, 0.0, 0.018 * height)
-    _fill_below(image, labels, shore + bend, meadow * light * 0.9, meadow * light * 1.06, name, rng)
+    _fill_below(land, shore + bend, meadow * 0.9, meadow * 1.06, name)
     if not setting.water and rng.random() < 0.5:
-        _path(image, labels, horizon, light, rng)
-    _blades(image, labels, shore, setting, light, rng)
-    return Backdrop(image, labels, horizon, shore)
+        _path(land, horizon)
+    _blades(land, shore)
+    return Backdrop(land.image, land.labels, horizon, shore)
 
 
 def _sky(
@@ -171,53 +188,42 @@ def _ridge(width: int, rng: np.random.Generator, waves: int, lift: float, rough:
     return line
 
 
-def _fill_below(
-    image: Bytes,
-    labels: Bytes,
-    line: Floats,
-    top: Floats,
-    bottom: Floats,
-    name: str,
-    rng: np.random.Generator,
-) -> None:
+def _fill_below(land: _Land, line: Reals, top: Reals, bottom: Reals, name: str) -> None:
     """Paint everything under a line, shaded from `top` to `bottom` colour, mottled."""
-    height, width = labels.shape
+    height, width = land.labels.shape
     first = int(np.clip(line.min(), 0, height - 1))
     inside = np.arange(first, height, dtype=np.float32)[:, None] >= line
     t = np.linspace(0, 1, height - first, dtype=np.float32)[:, None]
     rows = top + (bottom - top) * t
-    mottle = noise(height - first, width, rng, coarsest=16, stretch=2.0)
+    mottle = noise(height - first, width, land.rng, coarsest=16, stretch=2.0)
     paint = np.clip(rows[:, None] * (1 + 0.045 * mottle)[..., None], 0, 255).astype(np.uint8)
-    mask = inside.view(np.uint8)
-    cv2.copyTo(paint, mask, image[first:])
-    labels[first:][inside] = _ID[name]
+    cv2.copyTo(paint, inside.view(np.uint8), land.image[first:])
+    land.labels[first:][inside] = _ID[name]
 
 
-def _water(
-    image: Bytes, labels: Bytes, horizon: int, shore: int, setting: Setting, rng: np.random.Generator
-) -> None:
+def _water(land: _Land, horizon: int, shore: int) -> None:
     """A lake or sea from the horizon to below the shore line, mirroring the sky, with glints."""
-    height, width = labels.shape
+    height, width = land.labels.shape
     stop = min(shore + round(0.04 * height), height)
-    stops = np.array(_SKIES[setting.time], np.float32)
+    zenith, _, low = np.array(_SKIES[land.setting.time], np.float32)
     t = np.linspace(0, 1, stop - horizon, dtype=np.float32)[:, None]
-    deep = 0.5 * stops[0] + 0.5 * np.array([40, 104, 140], np.float32) * np.array(
-        _LIGHT[setting.time], np.float32
-    )
-    rows = stops[2] * 0.55 + deep * 0.45 + (deep * 0.92 - stops[2] * 0.55 - deep * 0.45) * t
-    ripple = noise(stop - horizon, width, rng, coarsest=128, octaves=2, stretch=8.0)
-    image[horizon:stop] = np.clip(rows[:, None] * (1 + 0.05 * ripple)[..., None], 0, 255).astype(np.uint8)
-    labels[horizon:stop] = _ID["water"]
-    pale = tuple(int(c) for c in np.minimum(stops[2] * 1.06, 255))
+    deep = (zenith + np.array([40, 104, 140], np.float32) * land.light) / 2
+    far = low * 0.55 + deep * 0.45
+    rows = far + (deep * 0.92 - far) * t
+    ripple = noise(stop - horizon, width, land.rng, coarsest=128, octaves=2, stretch=8.0)
+    land.image[horizon:stop] = np.clip(rows[:, None] * (1 + 0.05 * ripple)[..., None], 0, 255)
+    land.labels[horizon:stop] = _ID["water"]
+    pale = tuple(int(c) for c in np.minimum(low * 1.06, 255))
     for _ in range(70):
-        y = int(rng.integers(horizon, stop))
-        x, half = int(rng.integers(width)), round(width * rng.uniform(0.008, 0.035))
-        cv2.line(image, (x - half, y), (x + half, y), pale, 1, cv2.LINE_AA)
+        y = int(land.rng.integers(horizon, stop))
+        x, half = int(land.rng.integers(width)), round(width * land.rng.uniform(0.008, 0.035))
+        cv2.line(land.image, (x - half, y), (x + half, y), pale, 1, cv2.LINE_AA)
 
 
-def _path(image: Bytes, labels: Bytes, horizon: int, light: Floats, rng: np.random.Generator) -> None:
+def _path(land: _Land, horizon: int) -> None:
     """A road winding from the lower edge towards the horizon."""
-    height, width = labels.shape
+    height, width = land.labels.shape
+    rng = land.rng
     t = np.linspace(0, 1, 24)
     y = height + (horizon + 0.04 * height - height) * t
     sway = rng.uniform(-0.2, 0.2) * np.sin(np.pi * t * rng.uniform(1, 2.2))
@@ -226,41 +232,38 @@ def _path(image: Bytes, labels: Bytes, horizon: int, light: Floats, rng: np.rand
     ring = np.concatenate([np.stack([x - half, y], 1), np.stack([x + half, y], 1)[::-1]])
     mask = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask, [np.rint(ring * 8).astype(np.int32)], 255, shift=3)
-    mask[labels == _ID["hills"]] = 0
+    mask[land.labels == _ID["hills"]] = 0
     mask[: horizon + 1] = 0
-    earth = np.array([206, 178, 132], np.float32) * light
+    earth = np.array([206, 178, 132], np.float32) * land.light
     mottle = noise(height, width, rng, coarsest=32, octaves=3)
     paint = np.clip(earth * (1 + 0.05 * mottle)[..., None], 0, 255).astype(np.uint8)
-    cv2.copyTo(paint, mask, image)
-    labels[mask > 0] = _ID["path"]
+    cv2.copyTo(paint, mask, land.image)
+    land.labels[mask > 0] = _ID["path"]
 
 
-def _blades(
-    image: Bytes, labels: Bytes, shore: int, setting: Setting, light: Floats, rng: np.random.Generator
-) -> None:
-    """Grass, flowers or ripples of sand and snow on the near ground."""
-    height, width = labels.shape
-    base = np.array(_GROUNDS[setting.season], np.float32) * light
-    grassy = setting.season not in ("winter", "sand")
+def _blades(land: _Land, shore: int) -> None:
+    """Grass and flowers, or ripples of sand and snow, on the near ground."""
+    height, width = land.labels.shape
+    rng = land.rng
+    near = (_ID["ground"], _ID["snow"])
+    base = np.array(_GROUNDS[land.setting.season], np.float32) * land.light
+    grassy = land.setting.season not in ("winter", "sand")
     count = 260 if grassy else 60
     xs, ys = rng.integers(width, size=count), rng.integers(shore, height, size=count)
     for x, y, shade in zip(xs.tolist(), ys.tolist(), rng.uniform(0.74, 1.2, count).tolist(), strict=True):
-        if labels[y, x] not in (_ID["ground"], _ID["snow"]):
+        if land.labels[y, x] not in near:
             continue
         size = round(0.006 * height + 0.02 * height * (y - shore) / max(height - shore, 1))
-        colour = tuple(float(c) for c in np.clip(base * shade, 0, 255))
+        colour = np.clip(base * shade, 0, 255).tolist()
         if grassy:
-            cv2.line(image, (x, y), (x + size // 3, y - size), colour, 1 + size // 8, cv2.LINE_AA)
+            cv2.line(land.image, (x, y), (x + size // 3, y - size), colour, 1 + size // 8, cv2.LINE_AA)
         else:
-            cv2.line(image, (x - 2 * size, y), (x + 2 * size, y), colour, 1, cv2.LINE_AA)
-    if not grassy:
-        return
-    petals = [(246, 240, 230), (240, 200, 80), (226, 120, 150), (150, 120, 200)]
-    for _ in range(int(rng.integers(0, 40))):
+            cv2.line(land.image, (x - 2 * size, y), (x + 2 * size, y), colour, 1, cv2.LINE_AA)
+    petals = np.array([(246, 240, 230), (240, 200, 80), (226, 120, 150), (150, 120, 200)]) * land.light
+    for _ in range(int(rng.integers(0, 40)) if grassy else 0):
         x, y = int(rng.integers(width)), int(rng.integers(shore, height))
-        if labels[y, x] == _ID["ground"]:
-            colour = np.array(petals[int(rng.integers(4))]) * light
-            cv2.circle(image, (x, y), 2, tuple(float(c) for c in colour), -1, cv2.LINE_AA)
+        if land.labels[y, x] in near:
+            cv2.circle(land.image, (x, y), 2, petals[int(rng.integers(4))].tolist(), -1, cv2.LINE_AA)
 
 
 def weather(image: Bytes, setting: Setting, horizon: int, rng: np.random.Generator) -> Bytes:

@@ -143,7 +143,7 @@ def _arrange(
     extents = [min(float(rng.uniform(low, high)) * long, 0.8 * short) for _ in cast]
     wanted = sorted(zip(cast, extents, strict=True), key=lambda pair: -pair[1])
     for kind in rng.permutation(NEUTRAL)[: int(rng.integers(1, params.most_neutral + 1))]:
-        wanted.append((str(kind), float(rng.uniform(0.13, 0.26)) * long))
+        wanted.append((str(kind), float(rng.uniform(0.15, 0.33)) * long))
     table = _Table((height + _CELL - 1) // _CELL, (width + _CELL - 1) // _CELL)
     placed = []
     for kind, extent in wanted:
@@ -215,9 +215,11 @@ def _feet(kind: str, high: int, ground: Backdrop, height: int) -> tuple[int, int
     horizon, shore = ground.horizon, ground.shore
     place = KINDS[kind].place
     if place == "sky":
-        return high + 1, max(min(round(horizon + 0.12 * height), height - 2), high + 1)
+        dip = 0.12 * height if high > 0.5 * horizon else 0.0
+        return high + 1, max(min(round(horizon + dip), height - 2), high + 1)
     if place == "far":
-        return max(high + 1, horizon + round(0.01 * height)), horizon + round(0.07 * height)
+        near, far = (0.01, 0.05) if shore > horizon else (0.04, 0.14)
+        return max(high + 1, horizon + round(near * height)), horizon + round(far * height)
     if place == "water":
         return max(high + 1, round(horizon + 0.3 * (shore - horizon))), round(shore - 0.025 * height)
     nearness = 0.14 + 0.8 * min(high / height, 0.6)
@@ -237,7 +239,7 @@ def _compose(
     for number, motif in enumerate(placed):
         place = KINDS[motif.kind].place
         high, wide = motif.sprite.alpha.shape
-        if place == "ground":
+        if place == "ground" or (place == "far" and not setting.water):
             _shadow(image, motif)
         elif place == "water":
             _reflect(image, motif, light)
@@ -284,8 +286,7 @@ def _motifs(
     motifs = []
     for number, item in enumerate(placed):
         mask = owner == number + 1
-        seen = np.count_nonzero(mask) / max(np.count_nonzero(item.sprite.alpha > 127), 1)
-        if seen < 0.6:
+        if np.count_nonzero(mask) < 0.6 * np.count_nonzero(item.sprite.alpha > 127):
             return None
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))

@@ -59,7 +59,7 @@ def _gouache(image: Bytes, rng: np.random.Generator) -> Floats:
     height, width = image.shape[:2]
     blotch = noise(height, width, rng, coarsest=6)
     grain = noise(height, width, rng, coarsest=256, octaves=3)
-    return image * (1 + 0.03 * blotch + 0.02 * grain)[..., None]
+    return image.astype(np.float32) * (1 + 0.03 * blotch + 0.02 * grain)[..., None]
 
 
 def _print(image: Bytes, rng: np.random.Generator) -> Floats:

@@ -34,11 +34,15 @@ def noise(
     height: int,
     width: int,
     rng: np.random.Generator,
+    *,
     coarsest: int = 8,
     octaves: int = 5,
     stretch: float = 1.0,
 ) -> Floats:
-    """(height, width) float32 fractal noise, mean about 0, deviation about 1; `stretch` > 1 smears it sideways."""
+    """(height, width) float32 fractal noise, mean about 0, deviation about 1.
+
+    `coarsest`: bumps of the lowest octave across the bank; `stretch` > 1 smears it sideways.
+    """
     bank = _noise(coarsest, octaves)
     take = max(int(width / stretch), 8)
     top, left = int(rng.integers(BANK - height)), int(rng.integers(BANK - take))
@@ -64,8 +68,11 @@ class Dabs:
 def _dabs(kind: str) -> Dabs:
     """Bank of "dots", "strokes", "swirls" or "hatches"."""
     half_long, half_short, spacing = {
-        "dots": (2.6, 2.6, 3.0), "strokes": (7.0, 2.2, 4.0), "swirls": (10.0, 2.2, 4.4), "hatches": (14.0, 2.0, 5.0),
-    }[kind]  # fmt: skip
+        "dots": (2.6, 2.6, 3.0),
+        "strokes": (7.0, 2.2, 4.0),
+        "swirls": (10.0, 2.2, 4.4),
+        "hatches": (14.0, 2.0, 5.0),
+    }[kind]
     rng = np.random.default_rng([7002, len(kind)])
     centres = rng.uniform(0, _TILE, (int(1.6 * (_TILE / spacing) ** 2), 2))
     rough = np.tile(rng.standard_normal((_TILE, _TILE)).astype(np.float32), (3, 3))

@@ -11,12 +11,12 @@ _LAST = (
     "marchetti", "aguado", "van-der-wiel", "delorme", "novák", "st.-clair",
 )  # fmt: skip
 _LEAD = (
-    "the", "study-of-the", "view-with-the", "at-the", "song-of-the", "st.-john-and-the", "still-life-with-the",
-    "la-journée,-the", "dr.-gachet-s", "the-forgotten", "les-rêves-the", "unfinished",
+    "the", "study-of-the", "view-with-the", "at-the", "song-of-the", "st.-john-and-the",
+    "still-life-with-the", "la-journée,-the", "dr.-gachet-s", "the-forgotten", "les-rêves-the", "unfinished",
 )  # fmt: skip
 _TAIL = (
-    "", "", "-by-the-river", "-after-rain", "-in-provence", "-at-étretat", "-(sketch)", "-fragment", "-before-winter",
-    "-of-my-father", "-no.-7",
+    "", "", "-by-the-river", "-after-rain", "-in-provence", "-at-étretat", "-(sketch)", "-fragment",
+    "-before-winter", "-of-my-father", "-no.-7",
 )  # fmt: skip
 
 

@@ -75,9 +75,9 @@ class Kind:
         return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 
-_BRIGHT = ("red", "yellow", "green", "blue", "purple", "pink")
 _IN = "{noun} in {colour}"
 
+# fmt: off
 _TABLE: tuple[Kind, ...] = (
     Kind("jester", ("amusement",), ("red", "green", "purple", "orange", "blue"),
          ("juggling", "laughing", "leaping"), coloured=_IN),
@@ -100,13 +100,13 @@ _TABLE: tuple[Kind, ...] = (
          ("dancing", "kissing", "seated"), coloured=_IN),
     Kind("fireworks", ("excitement",), ("red", "golden", "green", "pink"),
          ("bursting", "showering", "sparkling"), place="sky", plural=True),
-    Kind("rider", ("excitement",), ("brown", "white", "black"),
-         ("banner-waving", "galloping", "leaping"), coloured="{noun} on a {colour} horse"),
+    Kind("rider", ("excitement",), ("brown", "white", "black"), ("banner-waving", "galloping", "leaping"),
+         coloured="{noun} on a {colour} horse"),
     Kind("sailboat", ("excitement",), ("red", "white", "yellow", "blue"), ("racing", "striped", "two-masted"),
          place="water"),
-    Kind("balloon", ("excitement",), _BRIGHT, ("chequered", "plain", "striped"), place="sky"),
-    Kind("carousel", ("excitement",), ("red", "blue", "purple", "green"),
-         ("flagged", "lamp-lit", "striped")),
+    Kind("balloon", ("excitement",), ("red", "yellow", "green", "blue", "purple", "pink"),
+         ("chequered", "plain", "striped"), place="sky"),
+    Kind("carousel", ("excitement",), ("red", "blue", "purple", "green"), ("flagged", "lamp-lit", "striped")),
     Kind("soldier", ("anger",), ("red", "blue", "green"), ("charging", "shielded", "shouting"), coloured=_IN),
     Kind("fist", ("anger",), ("red", "brown", "grey"), ("chained", "clenched", "torch-bearing")),
     Kind("bull", ("anger",), ("black", "brown", "red"), ("charging", "pawing", "snorting")),
@@ -116,7 +116,7 @@ _TABLE: tuple[Kind, ...] = (
     Kind("slime", ("disgust",), ("green", "yellow", "purple"), ("bubbling", "dripping", "staring")),
     Kind("fish skeleton", ("disgust",), ("white", "yellow", "grey"), ("broken", "fly-ridden", "stinking")),
     Kind("snake", ("fear",), ("green", "black", "red", "yellow"), ("coiled", "striking", "striped")),
-    Kind("storm cloud", ("fear",), ("grey", "black", "purple"), ("jagged", "rain-heavy", "towering"),
+    Kind("storm cloud", ("fear",), ("grey", "black", "purple"), ("flashing", "rain-heavy", "towering"),
          place="sky"),
     Kind("ghost", ("fear",), ("white", "blue", "green"), ("pointing", "ragged", "wailing")),
     Kind("wolf", ("fear",), ("grey", "black", "white"), ("howling", "prowling", "snarling")),
@@ -140,6 +140,7 @@ _TABLE: tuple[Kind, ...] = (
     Kind("signpost", (), ("brown", "white"), ("crooked", "double", "plain")),
     Kind("barrel", (), ("brown", "green", "red"), ("standing", "stout", "tapped")),
 )
+# fmt: on
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _TABLE}
 """Every kind by its name, evoking ones first."""
@@ -241,7 +242,8 @@ class GalleryParams:
             raise ValueError(f"motif_sizes {self.motif_sizes} must be a range within 0.1 to 0.6")
         if self.most_annotators < self.least_annotators:
             raise ValueError(
-                f"most_annotators {self.most_annotators} is less than least_annotators {self.least_annotators}"
+                f"most_annotators {self.most_annotators} is less than "
+                f"least_annotators {self.least_annotators}"
             )
         if self.something_else + self.disagreement > 1 or self.val_share + self.test_share > 1:
             raise ValueError("something_else + disagreement and val_share + test_share must not exceed 1")

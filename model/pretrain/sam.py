@@ -1,0 +1,436 @@
+"""Trains the small SAM on gallery scenes: promptable segmentation, and prompts that mean kinds of things.
+
+Three kinds of prompt, each decoded for many targets of many pictures at once:
+
+- *visual*, as in SAM: a point or a box picks one motif or one part of the scenery; single mask and the best
+  of the three ambiguity-aware ones, and the IoU head.
+- *semantic*, as in SAM's text-to-mask experiment: one sparse token, the mean of learned embeddings of one to
+  eight kinds through a linear layer, asks for all visible pixels of these kinds. It stands alone or among
+  seven tokens that say nothing, as EmoSEM's emotion word stands in its prompt.
+- *semantic mask tokens*: the same embeddings added to SAM's mask token 0, eight at a time and without any
+  prompt, as in EmoSEM's multi-mask paradigm.
+
+The kind embeddings are thrown away afterwards. What stays is a frozen encoder and mixer that can follow such
+tokens; which kinds an emotion means is left for EmoSEM to learn. Kinds are never grouped by emotion here.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pydantic
+import torch
+from pydantic import Field
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.pretrain.clip import adamw, autocast, save_half
+from model.pretrain.data import CLASSES, FIRST_SCENERY, OWNERS, SCENERY_OWNER, Canvas, load_canvases
+from pipeline import storage
+from pipeline.backbones.sam import SamConfig, build_sam
+from pipeline.params import STRICT
+
+KINDS = FIRST_SCENERY
+"""Number of kinds that a semantic prompt can name."""
+NOTHING = len(CLASSES) - 1
+"""Class of pixels that nobody owns (the number that `view` has in `CLASSES`, which no pixel is)."""
+CARRIERS = 7
+"""Tokens that say nothing around a semantic token; EmoSEM's prompt has as many constant words."""
+SLOTS = 8
+"""Semantic mask tokens decoded together."""
+MIN_PIXELS = 48
+"""Targets of visual prompts that own fewer pixels of the 256 x 256 frame are not asked for."""
+MOST_TARGETS = 12
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class SamPretrainParams:
+    """The recipe."""
+
+    seed: Annotated[int, Field(ge=1_000_000)] = 1_000_100
+    """Seed of the training scenes and of the weights; the held-out scenes have the next one."""
+    scenes: Annotated[int, Field(gt=0)] = 6000
+    """Training scenes."""
+    held_out: Annotated[int, Field(gt=0)] = 200
+    """Scenes on which IoU is measured."""
+    steps: Annotated[int, Field(gt=0)] = 2600
+    """Optimizer steps."""
+    batch: Annotated[int, Field(gt=0)] = 48
+    """Pictures per step."""
+    visual: Annotated[int, Field(gt=0)] = 6
+    """Visual prompts per picture and step."""
+    semantic: Annotated[int, Field(gt=0)] = 10
+    """Semantic prompts per picture and step; a group of `SLOTS` semantic mask tokens comes on top."""
+    lr: Annotated[float, Field(gt=0)] = 8e-4
+    """Peak of the one-cycle learning rate (AdamW)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """AdamW's."""
+    dense_weight: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of an auxiliary loss: each grid cell names the kind at a random pixel of its own, by a linear
+    layer that is thrown away. It teaches the encoder what things are long before the masks do."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that draw the scenes; 0: one per core."""
+
+
+class Teacher(nn.Module):
+    """What is needed for training only: meanings for semantic tokens, and the auxiliary classifier."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.kinds = nn.Embedding(KINDS, width)
+        self.to_prompt = nn.Linear(width, width)
+        self.to_mask_token = nn.Linear(width, width)
+        self.carriers = nn.Parameter(torch.randn(CARRIERS, width))
+        self.classify = nn.Conv2d(width, len(CLASSES), 1)
+
+    def meaning(self, sets: Tensor) -> Tensor:
+        """Sets of kinds, bool (..., KINDS), as the mean of their embeddings (..., width)."""
+        weights = sets.float()
+        mean: Tensor = weights @ self.kinds.weight / weights.sum(-1, keepdim=True).clamp(min=1)
+        return mean
+
+    def prompts(self, sets: Tensor) -> Tensor:
+        """Sparse prompts (N, CARRIERS + 1, width) of sets (N, KINDS): the carriers, then what is asked for.
+
+        In a third of them the carriers are replaced by noise, so that the mixer heeds the last alone.
+        """
+        token = self.to_prompt(self.meaning(sets))[:, None]
+        carriers = self.carriers.expand(len(sets), -1, -1)
+        noisy = torch.rand(len(sets), 1, 1, device=sets.device) < 1 / 3
+        return torch.cat([torch.where(noisy, torch.randn_like(carriers), carriers), token], 1)
+
+
+class Pictures:
+    """Pictures and owner maps on the device."""
+
+    def __init__(self, canvases: Sequence[Canvas], device: str) -> None:
+        side = OWNERS
+        small = []
+        for start in range(0, len(canvases), 256):
+            part = np.stack([canvas.image for canvas in canvases[start : start + 256]])
+            pixels = torch.from_numpy(part).permute(0, 3, 1, 2).to(device).float()
+            shrunk = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
+            small.append(shrunk.round().clamp(0, 255).to(torch.uint8))
+        self.images = torch.cat(small)
+        self.owners = torch.from_numpy(np.stack([canvas.owner for canvas in canvases])).to(device)
+        ratio = side / canvases[0].image.shape[0]
+        sizes = [
+            [round(height * ratio), round(width * ratio)] for height, width in (c.size for c in canvases)
+        ]
+        self.sizes = torch.tensor(sizes, device=device)
+        self.classes = torch.from_numpy(np.stack([_class_of_owner(canvas) for canvas in canvases])).to(device)
+        self.targets = torch.from_numpy(np.stack([_targets(canvas) for canvas in canvases])).to(device)
+
+    def batch(self, chosen: Tensor, mirror: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures uint8 (B, 3, S, S), owners (B, S, S) and sizes (B, 2), mirrored at random if `mirror`."""
+        images, owners, sizes = self.images[chosen], self.owners[chosen], self.sizes[chosen]
+        if not mirror:
+            return images, owners, sizes
+        columns = torch.arange(OWNERS, device=images.device).expand(len(chosen), -1)
+        mirrored = (sizes[:, 1:] - 1 - columns) % OWNERS  # the padding stays on the right
+        flip = torch.rand(len(chosen), 1, device=images.device) < 0.5
+        index = torch.where(flip, mirrored, columns)[:, None, :].expand(-1, OWNERS, -1)
+        return (
+            images.gather(3, index[:, None].expand(-1, 3, -1, -1)),
+            owners.gather(2, index),
+            sizes,
+        )
+
+    def class_map(self, chosen: Tensor, owners: Tensor) -> Tensor:
+        """Class of every pixel, int64 (B, S, S)."""
+        table = self.classes[chosen]
+        return table.gather(1, owners.flatten(1).long()).view(owners.shape)
+
+
+def _class_of_owner(canvas: Canvas) -> np.ndarray:
+    """int64 (256): owner number -> class."""
+    table = np.full(256, NOTHING)
+    table[SCENERY_OWNER : SCENERY_OWNER + NOTHING - FIRST_SCENERY] = np.arange(FIRST_SCENERY, NOTHING)
+    table[1 : 1 + len(canvas.motifs)] = [motif.label for motif in canvas.motifs]
+    return table
+
+
+def _targets(canvas: Canvas) -> np.ndarray:
+    """int64 (MOST_TARGETS): owners a visual prompt may ask for, motifs thrice as likely as scenery."""
+    counts = np.bincount(canvas.owner.ravel(), minlength=256)
+    large = [owner for owner in range(1, 256) if counts[owner] >= MIN_PIXELS]
+    motifs = [owner for owner in large if owner < SCENERY_OWNER]
+    scenery = [owner for owner in large if owner >= SCENERY_OWNER][: MOST_TARGETS // 4]
+    choice = motifs or large
+    few = [*scenery, *(choice[i % len(choice)] for i in range(MOST_TARGETS - len(scenery)))]
+    return np.array(few)
+
+
+def preprocess(sam: Sam, images: Tensor, sizes: Tensor) -> Tensor:
+    """uint8 (B, 3, S, S) with (height, width) `sizes` to SAM's input: normalised, then zero where padded."""
+    side = torch.arange(images.shape[-1], device=images.device)
+    inside = (side[None, :, None] < sizes[:, :1, None]) & (side[None, None, :] < sizes[:, 1:, None])
+    return (images.float() - sam.pixel_mean) / sam.pixel_std * inside[:, None]
+
+
+def decode(
+    sam: Sam, grids: Tensor, mask_tokens: Tensor, prompts: Tensor, dense_pe: Tensor
+) -> tuple[Tensor, Tensor]:
+    """SAM's mask decoder for N prompts of N pictures (its own forward repeats one picture).
+
+    Args:
+        sam: whose decoder.
+        grids: (N, C, h, w) image embeddings, without the no-mask vector.
+        mask_tokens: (N, M, C); hypernetwork i serves token i when M is SAM's number, else 0 serves all.
+        prompts: (N, T, C) sparse prompt tokens; T may be 0.
+        dense_pe: (1, C, h, w) of the prompt encoder.
+
+    Returns:
+        Mask logits (N, M, 4h, 4w), and IoU predictions (N, SAM's number of masks).
+    """
+    decoder = sam.mask_decoder
+    iou_token = decoder.iou_token.weight.expand(len(grids), -1, -1)
+    tokens = torch.cat([iou_token, mask_tokens, prompts], 1)
+    source = grids + sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
+    out, mixed = decoder.transformer(source, dense_pe.expand(len(grids), -1, -1, -1), tokens)
+    upscaled = decoder.output_upscaling(mixed.transpose(1, 2).reshape(source.shape))
+    count = mask_tokens.shape[1]
+    networks = decoder.output_hypernetworks_mlps
+    own = count == decoder.num_mask_tokens
+    weights = torch.stack([networks[i if own else 0](out[:, 1 + i]) for i in range(count)], 1)
+    masks = (weights @ upscaled.flatten(2)).view(len(grids), count, *upscaled.shape[2:])
+    return masks, decoder.iou_prediction_head(out[:, 0])
+
+
+def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """SAM's 20 focal + dice per mask; logits (..., H, W) and soft targets that broadcast to them -> (...)."""
+    target = target.expand_as(logits)
+    probability = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    agreement = probability * target + (1 - probability) * (1 - target)
+    weight = 0.25 * target + 0.75 * (1 - target)
+    focal = (weight * (1 - agreement) ** 2 * entropy).mean((-2, -1))
+    overlap = 2 * (probability * target).sum((-2, -1)) + 1
+    dice = 1 - overlap / (probability.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+    return 20 * focal + dice
+
+
+def iou(logits: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union of the foregrounds of (..., H, W); 1 where both are empty."""
+    ours, theirs = logits > 0, target > 0.5
+    union = (ours | theirs).sum((-2, -1)).float()
+    return torch.where(union > 0, (ours & theirs).sum((-2, -1)) / union.clamp(min=1), 1.0)
+
+
+def draw_sets(present: Tensor, count: int, empty: float = 0.1) -> Tensor:
+    """Random sets of one to eight kinds for semantic prompts.
+
+    Args:
+        present: bool (B, KINDS): kinds in each picture.
+        count: sets per picture.
+        empty: share of sets that name no kind of the picture; the others name one to three.
+
+    Returns:
+        bool (B, count, KINDS).
+    """
+    shape = (len(present), count, KINDS)
+    device = present.device
+    here = present[:, None].expand(shape)
+    order = torch.rand(shape, device=device)
+    rank_here = order.masked_fill(~here, 2.0).argsort(-1).argsort(-1)
+    rank_absent = order.masked_fill(here, 2.0).argsort(-1).argsort(-1)
+    num_here = torch.randint(1, 4, (*shape[:2], 1), device=device)
+    num_here = num_here.masked_fill(torch.rand(num_here.shape, device=device) < empty, 0)
+    num_absent = torch.randint(0, 6, num_here.shape, device=device).maximum(1 - num_here)
+    return ((rank_here < num_here) & here) | ((rank_absent < num_absent) & ~here)
+
+
+def set_masks(sets: Tensor, classes: Tensor) -> Tensor:
+    """Pixels of the kinds in sets (B, P, KINDS), on class maps (B, S, S); float (B, P, S / 2, S / 2)."""
+    padded = F.pad(sets.float(), (0, len(CLASSES) - KINDS))
+    index = classes.flatten(1)[:, None].expand(-1, sets.shape[1], -1)
+    return F.avg_pool2d(padded.gather(2, index).view(*sets.shape[:2], *classes.shape[1:]), 2)
+
+
+def present_kinds(classes: Tensor) -> Tensor:
+    """bool (B, KINDS): the kinds that own pixels of class maps (B, S, S)."""
+    counts = torch.zeros(len(classes), len(CLASSES), device=classes.device)
+    counts.scatter_add_(1, classes.flatten(1), torch.ones_like(classes.flatten(1), dtype=torch.float))
+    return counts[:, :KINDS] > 0
+
+
+def draw_points(targets: Tensor) -> Tensor:
+    """A random pixel (x, y) of each mask (N, H, W), in the frame of twice the size; float (N, 2)."""
+    flat = targets.flatten(1) + 1e-6
+    pixel = torch.multinomial(flat, 1)[:, 0]
+    width = targets.shape[-1]
+    return torch.stack([pixel % width, pixel // width], 1) * 2.0 + 1.0
+
+
+def tight_boxes(targets: Tensor) -> Tensor:
+    """xyxy of each mask (N, H, W) above one half, in the frame of twice the size; float (N, 4)."""
+    found = targets > 0.5
+    columns, rows = found.any(1).float(), found.any(2).float()
+    width, height = columns.shape[1], rows.shape[1]
+    low = torch.stack([columns.argmax(1), rows.argmax(1)], 1)
+    high = torch.stack([width - columns.flip(1).argmax(1), height - rows.flip(1).argmax(1)], 1)
+    return torch.cat([low, high], 1) * 2.0
+
+
+def visual_prompts(sam: Sam, targets: Tensor, boxes: Tensor, noise: float) -> Tensor:
+    """Sparse tokens (N, 2, C) per target (N, H, W): box corners where `boxes` (N,), else a point and none."""
+    corners = tight_boxes(targets)
+    extent = (corners[:, 2:] - corners[:, :2]).repeat(1, 2)
+    corners = (corners + torch.randn_like(corners) * extent * noise).clamp(0, OWNERS)
+    encoder = sam.prompt_encoder
+    points = (draw_points(targets)[:, None], torch.ones(len(targets), 1, device=targets.device))
+    box_tokens, _ = encoder(points=None, boxes=corners, masks=None)
+    point_tokens, _ = encoder(points=points, boxes=None, masks=None)
+    return torch.where(boxes[:, None, None], box_tokens, point_tokens)
+
+
+def visual_targets(pictures: Pictures, chosen: Tensor, owners: Tensor, count: int) -> Tensor:
+    """Masks float (B, count, S / 2, S / 2) of random owners of each picture."""
+    pick = torch.randint(MOST_TARGETS, (len(chosen), count), device=owners.device)
+    wanted = pictures.targets[chosen].gather(1, pick)
+    return F.avg_pool2d((owners[:, None] == wanted[:, :, None, None]).float(), 2)
+
+
+def losses(
+    sam: Sam, teacher: Teacher, pictures: Pictures, chosen: Tensor, params: SamPretrainParams
+) -> dict[str, Tensor]:
+    """All losses of one step on the pictures `chosen` (B,)."""
+    images, owners, sizes = pictures.batch(chosen, mirror=True)
+    classes = pictures.class_map(chosen, owners)
+    gain = 1 + (torch.rand(len(chosen), 3, 1, 1, device=images.device) - 0.5) * 0.3
+    pixels = preprocess(sam, (images.float() * gain).clamp(0, 255), sizes)
+    device = pixels.device
+    dense_pe = sam.prompt_encoder.get_dense_pe()  # outside autocast: its sines need float32 phases
+    own_tokens = sam.mask_decoder.mask_tokens.weight
+    found: dict[str, Tensor] = {}
+
+    target = visual_targets(pictures, chosen, owners, params.visual).flatten(0, 1)
+    boxed = torch.rand(len(target), device=device) < 0.5
+    prompts = visual_prompts(sam, target, boxed, noise=0.05)
+    sets = draw_sets(present_kinds(classes), params.semantic + SLOTS)
+    set_target = set_masks(sets, classes)
+    with autocast(device):
+        grids = sam.image_encoder(pixels)
+        many = grids.repeat_interleave(params.visual, 0)
+        visual, scores = decode(sam, many, own_tokens.expand(len(many), -1, -1), prompts, dense_pe)
+        asked = sets[:, : params.semantic].flatten(0, 1)
+        many = grids.repeat_interleave(params.semantic, 0)
+        tokens = teacher.prompts(asked)
+        alone = tokens[:, -1:] if torch.rand(()) < 0.3 else tokens
+        semantic, semantic_scores = decode(sam, many, own_tokens.expand(len(many), -1, -1), alone, dense_pe)
+        slots = own_tokens[:1] + teacher.to_mask_token(teacher.meaning(sets[:, params.semantic :]))
+        multi, _ = decode(sam, grids, slots, grids.new_zeros(len(grids), 0, grids.shape[1]), dense_pe)
+        named = teacher.classify(grids)
+    visual, semantic, multi = visual.float(), semantic[:, :1].float(), multi.float()
+    each = mask_loss(visual, target[:, None])
+    found["visual"] = each[:, 0].mean() + each[:, 1:].amin(1).mean()
+    semantic_target = set_target[:, : params.semantic].flatten(0, 1)[:, None]
+    found["semantic"] = mask_loss(semantic, semantic_target).mean()
+    found["multi"] = mask_loss(multi, set_target[:, params.semantic :]).mean()
+    truth = iou(visual.detach(), target[:, None])
+    found["iou"] = F.mse_loss(scores.float(), truth)
+    found["iou"] = found["iou"] + F.mse_loss(
+        semantic_scores[:, :1].float(), iou(semantic.detach(), semantic_target)
+    )
+    cell = OWNERS // grids.shape[-1]
+    at = torch.randint(cell, (2,)).tolist()
+    found["dense"] = params.dense_weight * F.cross_entropy(
+        named.float(), classes[:, at[0] :: cell, at[1] :: cell]
+    )
+    return found
+
+
+def train(out: Path, params: SamPretrainParams, device: str) -> dict[str, Any]:
+    """Train from random weights; write sam.safetensors and sam.json into `out`.
+
+    Returns:
+        Held-out quality and counts: see `evaluate`.
+    """
+    start = time.monotonic()
+    torch.manual_seed(params.seed)
+    config = SamConfig()
+    sam = build_sam(config).to(device)
+    nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
+    teacher = Teacher(config.out_chans).to(device)
+    pictures = Pictures(load_canvases(params.seed, params.scenes, params.workers), device)
+    drawn = time.monotonic()
+    last = fit(sam, teacher, pictures, params)
+    storage.write_json(out / "sam.json", dataclasses.asdict(config))
+    save_half(sam, out / "sam.safetensors")
+    held_out = Pictures(load_canvases(params.seed + 1, params.held_out, params.workers), device)
+    return {
+        **evaluate(sam, teacher, held_out),
+        "loss": last,
+        "parameters": sum(p.numel() for p in sam.parameters()),
+        "recipe": dataclasses.asdict(params),
+        "draw_seconds": round(drawn - start),
+        "seconds": round(time.monotonic() - start),
+    }
+
+
+def fit(sam: Sam, teacher: Teacher, pictures: Pictures, params: SamPretrainParams) -> dict[str, float]:
+    """The training loop; returns the last step's losses."""
+    device = pictures.images.device
+    both = nn.ModuleList([sam, teacher])
+    optimizer = adamw(both, params.lr, params.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, params.steps, pct_start=0.08)
+    rng = np.random.default_rng(params.seed)
+    found: dict[str, Tensor] = {}
+    both.train()
+    for step in range(params.steps):
+        chosen = torch.from_numpy(rng.integers(len(pictures.images), size=params.batch)).to(device)
+        found = losses(sam, teacher, pictures, chosen, params)
+        optimizer.zero_grad(set_to_none=True)
+        sum(found.values(), torch.zeros((), device=device)).backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 200 == 0 or step == params.steps - 1:
+            shown = ", ".join(f"{name} {value.item():.3f}" for name, value in found.items())
+            print(f"sam: step {step}/{params.steps}, {shown}", flush=True)
+    both.eval()
+    return {name: round(value.item(), 4) for name, value in found.items()}
+
+
+@torch.inference_mode()
+def evaluate(sam: Sam, teacher: Teacher, pictures: Pictures, batch: int = 8) -> dict[str, float]:
+    """Mean IoU on unseen pictures, in percent.
+
+    ``point``: one point, single mask. ``point_best``: the best of its three. ``box``: the tight box.
+    ``semantic``: sets that name kinds of the picture, as prompts. ``multi``: the same as mask tokens.
+    """
+    device = pictures.images.device
+    dense_pe = sam.prompt_encoder.get_dense_pe()
+    own_tokens = sam.mask_decoder.mask_tokens.weight
+    found: dict[str, list[Tensor]] = {
+        name: [] for name in ("point", "point_best", "box", "semantic", "multi")
+    }
+    torch.manual_seed(0)
+    for chosen in torch.arange(len(pictures.images), device=device).split(batch):
+        images, owners, sizes = pictures.batch(chosen, mirror=False)
+        classes = pictures.class_map(chosen, owners)
+        grids = sam.image_encoder(preprocess(sam, images, sizes))
+        target = visual_targets(pictures, chosen, owners, 4).flatten(0, 1)
+        many = grids.repeat_interleave(4, 0)
+        tokens = own_tokens.expand(len(many), -1, -1)
+        for boxed in (False, True):
+            wanted = torch.full((len(target),), boxed, device=device)
+            masks, _ = decode(sam, many, tokens, visual_prompts(sam, target, wanted, noise=0.0), dense_pe)
+            each = iou(masks, target[:, None])
+            found["box" if boxed else "point"].append(each[:, 0])
+            if not boxed:
+                found["point_best"].append(each[:, 1:].amax(1))
+        sets = draw_sets(present_kinds(classes), SLOTS, empty=0.0)
+        truth = set_masks(sets, classes)
+        many = grids.repeat_interleave(SLOTS, 0)
+        asked = teacher.prompts(sets.flatten(0, 1))
+        masks, _ = decode(sam, many, own_tokens.expand(len(many), -1, -1), asked, dense_pe)
+        found["semantic"].append(iou(masks[:, 0], truth.flatten(0, 1)))
+        slots = own_tokens[:1] + teacher.to_mask_token(teacher.meaning(sets))
+        masks, _ = decode(sam, grids, slots, grids.new_zeros(len(grids), 0, grids.shape[1]), dense_pe)
+        found["multi"].append(iou(masks, truth).flatten())
+    return {f"{name}_iou": round(100 * float(torch.cat(values).mean()), 2) for name, values in found.items()}

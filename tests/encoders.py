@@ -1,0 +1,129 @@
+"""Random small encoders in the built-in file formats, and a few painted files with the tables before them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from model.pretrain.tokenizers import train_clip_bpe
+from pipeline import schema, storage
+from pipeline.backbones import BackbonesParams, ClipParams, SamParams
+from pipeline.backbones.clip import BPE, build_clip
+from pipeline.backbones.sam import SamConfig, build_sam
+from pipeline.params import Paths
+from pipeline.schema import shard_stem
+
+SAM = SamConfig(
+    img_size=64,
+    patch_size=8,
+    embed_dim=16,
+    depth=2,
+    num_heads=2,
+    window_size=4,
+    global_attn_indexes=(1,),
+    out_chans=16,
+    mask_in_chans=4,
+    decoder_num_heads=2,
+    decoder_mlp_dim=16,
+    iou_head_hidden_dim=8,
+)
+CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
+    "text_cfg": {"context_length": 12, "vocab_size": 0, "width": 16, "heads": 2, "layers": 1},
+}
+WORDS = ["the crooked red house looks calm", "the stormy sky makes me afraid", "a skull, and nothing else"]
+SIZES = [(60, 40), (33, 70), (50, 50), (128, 64), (40, 90)]
+"""(width, height) of the world's pictures."""
+
+
+def write_backbones(folder: Path) -> BackbonesParams:
+    """SAM and CLIP files with random weights, the same on every call, and their `sha256.json`."""
+    torch.manual_seed(5)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(build_sam(SAM).state_dict(), folder / "sam.safetensors")
+    storage.write_json(folder / "sam.json", vars(SAM))
+    train_clip_bpe(WORDS, folder / BPE, merges=40)
+    from open_clip.tokenizer import SimpleTokenizer
+
+    vocab_size = SimpleTokenizer(str(folder / BPE)).vocab_size
+    config = CLIP | {"text_cfg": {**CLIP["text_cfg"], "vocab_size": vocab_size}}  # type: ignore[dict-item]
+    save_file(build_clip(config).state_dict(), folder / "clip.safetensors")
+    storage.write_json(folder / "clip.json", config)
+    names = ["sam.safetensors", "sam.json", "clip.safetensors", "clip.json", BPE]
+    storage.write_json(folder / "sha256.json", {n: storage.sha256_file(folder / n) for n in names})
+    return BackbonesParams(
+        sam=SamParams("tiny", folder / "sam.safetensors"),
+        clip=ClipParams("tiny", folder / "clip.safetensors"),
+        device="cpu",
+    )
+
+
+def write_world(root: Path, shards: int = 2) -> Paths:
+    """Five noise pictures with what `utterances` and `regions` would have written about them.
+
+    The last picture's only utterance is "something else"; the first has two of one emotion.
+    """
+    paths = Paths(
+        artemis=root / "artemis.csv", wikiart=root / "wikiart", data=root / "data", metrics=root / "metrics"
+    )
+    rng = np.random.default_rng(0)
+    works, said, regions = [], [], []
+    for number, (width, height) in enumerate(SIZES):
+        painting = f"ada_title-{number}"
+        key = schema.artwork_key("Drawn", painting)
+        path = Path("Drawn") / f"{painting}.png"
+        (paths.wikiart / "Drawn").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(paths.wikiart / path)
+        works.append(
+            {
+                "key": key,
+                "art_style": "Drawn",
+                "painting": painting,
+                "path": path.as_posix(),
+                "width": width,
+                "height": height,
+                "split": "train",
+                "shard": number % shards,
+            }
+        )
+        emotions = ["something else"] if number == len(SIZES) - 1 else ["fear", "awe", "fear"]
+        for emotion in emotions:
+            said.append((key, emotion, WORDS[len(said) % len(WORDS)]))
+        corners = np.sort(rng.uniform(0, 1, (4 + number, 2, 2)), 1) * [width, height]
+        regions.append((key, corners.reshape(-1, 4).astype(np.float32)))
+    folder = paths.step("utterances")
+    storage.write_parquet(folder / "artworks.parquet", pa.Table.from_pylist(works, schema.ARTWORKS))
+    rows = [
+        {
+            "key": key,
+            "artemis_id": number,
+            "emotion": emotion,
+            "utterance": utterance,
+            "repetition": 3,
+            "split": "train",
+        }
+        for number, (key, emotion, utterance) in enumerate(said)
+    ]
+    storage.write_parquet(folder / "utterances.parquet", pa.Table.from_pylist(rows, schema.UTTERANCES))
+    shard_of = {work["key"]: work["shard"] for work in works}
+    for shard in range(shards):
+        table = [
+            {
+                "key": key,
+                "boxes": boxes.tolist(),
+                "scores": [0.5] * len(boxes),
+                "labels": ["thing"] * len(boxes),
+                "attributes": None,
+                "masks": None,
+                "source": "hand",
+            }
+            for key, boxes in sorted(regions)
+            if shard_of[key] == shard
+        ]
+        out = paths.step("regions") / f"{shard_stem(shard)}.parquet"
+        storage.write_parquet(out, pa.Table.from_pylist(table, schema.REGIONS))
+    return paths

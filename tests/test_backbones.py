@@ -1,0 +1,261 @@
+"""The frozen encoders against the packages they come from, and the hash check."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.transform import image_transform
+from PIL import Image
+from segment_anything import sam_model_registry
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch.nn import functional as F
+
+from pipeline.artworks import BadImage
+from pipeline.backbones import BackbonesParams, SamParams, verify
+from pipeline.backbones.clip import Clip, load_clip
+from pipeline.backbones.pictures import pictures, read_artwork
+from pipeline.backbones.sam import SamEncoder, load_sam, load_sam_model
+from pipeline.params import UserError
+from tests.encoders import WORDS, write_backbones
+
+RNG = np.random.default_rng(1)
+SMOOTH = np.array(
+    Image.fromarray(RNG.integers(0, 256, (9, 12, 3), np.uint8)).resize((200, 150), Image.Resampling.BICUBIC)
+)
+IMAGES = [SMOOTH, np.ascontiguousarray(SMOOTH[:140, :70]), RNG.integers(0, 256, (30, 31, 3), np.uint8)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("weights")
+    write_backbones(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def sam(folder: Path) -> SamEncoder:
+    return load_sam("tiny", folder / "sam.safetensors", "cpu")
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> Clip:
+    return load_clip("tiny", folder / "clip.safetensors", "cpu")
+
+
+def test_sam_equals_segment_anything(sam: SamEncoder, folder: Path) -> None:
+    model = load_sam_model("tiny", folder / "sam.safetensors")
+    resizer = ResizeLongestSide(sam.img_size)
+    expected = []
+    for image in IMAGES:
+        resized = torch.from_numpy(resizer.apply_image(image)).permute(2, 0, 1)
+        assert tuple(resized.shape[1:]) == sam.input_size(*image.shape[:2])
+        expected.append(model.preprocess(resized))
+    torch.testing.assert_close(torch.stack([sam.preprocess(image) for image in IMAGES]), torch.stack(expected))
+    with torch.inference_mode():
+        grids = model.image_encoder(torch.stack(expected))
+    torch.testing.assert_close(sam.encode(IMAGES), grids)
+    one_by_one = torch.cat([sam.encode([image]) for image in IMAGES])
+    torch.testing.assert_close(one_by_one, grids, atol=1e-5, rtol=1e-5)
+    assert sam.sha256 == verify(folder / "sam.safetensors")
+
+
+def test_sam_padding_is_zero_after_normalisation(sam: SamEncoder) -> None:
+    height, width = sam.input_size(140, 70)
+    padded = sam.preprocess(IMAGES[1])
+    assert (height, width) == (64, 32)
+    assert padded[:, :, width:].abs().max() == 0
+    assert padded[:, :, :width].abs().min() > 0
+
+
+@pytest.mark.parametrize("arch", ["vit_b"])
+def test_official_sam_builder_on_meta(arch: str) -> None:
+    """The wiring of `build_sam` at official sizes has the official names and shapes."""
+    from pipeline.backbones.sam import SamConfig, build_sam
+
+    config = SamConfig(
+        img_size=1024,
+        patch_size=16,
+        embed_dim=768,
+        depth=12,
+        num_heads=12,
+        window_size=14,
+        global_attn_indexes=(2, 5, 8, 11),
+        out_chans=256,
+        decoder_num_heads=8,
+        decoder_mlp_dim=2048,
+        iou_head_hidden_dim=256,
+    )
+    with torch.device("meta"):
+        ours, official = build_sam(config), sam_model_registry[arch](checkpoint=None)
+    shapes = {name: tuple(value.shape) for name, value in official.state_dict().items()}
+    assert {name: tuple(value.shape) for name, value in ours.state_dict().items()} == shapes
+    assert sum(p.numel() for p in ours.parameters()) == 93_735_472
+
+
+@pytest.mark.parametrize("fit", ["squash", "center"])
+def test_crops_match_pillow(clip: Clip, fit: str) -> None:
+    """Within one level of open_clip's own preprocessing on a PIL crop (CPU; both round after each axis)."""
+    mode = {"squash": "squash", "center": "shortest"}[fit]
+    reference = image_transform(
+        clip.size, is_train=False, resize_mode=mode, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bicubic"
+    )
+    boxes = np.array([[0, 0, 200, 150], [10, 20, 90, 140], [3, 4, 180, 40], [50, 60, 58, 63], [199, 149, 200, 150]])
+    crops = clip.crop(SMOOTH, boxes, fit)  # type: ignore[arg-type]
+    for box, crop in zip(boxes.tolist(), crops, strict=True):
+        expected = reference(Image.fromarray(SMOOTH).crop(tuple(box))) * 255
+        assert (crop.float() - expected).abs().max() <= 1.001
+
+
+def test_float_crops_match_pillow(clip: Clip) -> None:
+    """The path that other devices take, which rounds once, stays within two levels."""
+    from pipeline.backbones import clip as module
+
+    pixels = clip.on_device(SMOOTH)
+    resized = F.interpolate(
+        pixels[None].float(), (32, 32), mode="bicubic", antialias=True, align_corners=False
+    )
+    levels = resized.round().clamp(0, 255)[0]
+    assert (levels - module.resize(pixels, 32, "squash").float()).abs().max() <= 2
+
+
+def test_crops_of_odd_boxes(clip: Clip) -> None:
+    outside = np.array([[-50, -50, 20, 20], [190, 140, 900, 900], [500, 500, 600, 600], [20.2, 30.2, 20.3, 30.3]])
+    crops = clip.crop(SMOOTH, outside, "squash")
+    assert crops.shape == (4, 3, clip.size, clip.size)
+    torch.testing.assert_close(crops[0], clip.crop(SMOOTH, np.array([[0, 0, 20, 20]]), "squash")[0])
+    assert (crops[2] == torch.from_numpy(SMOOTH[149, 199])[:, None, None]).all()
+    assert (crops[3] == torch.from_numpy(SMOOTH[30, 20])[:, None, None]).all()
+    assert clip.encode_crops(SMOOTH, np.empty((0, 4))).shape == (0, 16)
+
+
+def test_encode_crops_equals_open_clip(clip: Clip) -> None:
+    boxes = np.array([[0, 0, 200, 150], [10, 20, 90, 140], [3, 4, 180, 40]], np.float32)
+    crops = clip.crop(SMOOTH, boxes)
+    with torch.inference_mode():
+        expected = clip.model.encode_image(clip.normalise(crops))
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(clip.encode_crops(SMOOTH, boxes, batch=2), expected)
+
+
+def test_text_equals_open_clip_and_counts_truncation(clip: Clip) -> None:
+    texts = [*WORDS, "house " * 40]
+    before = clip.truncated
+    found = clip.encode_text(texts)
+    assert clip.truncated - before == 1
+    with torch.inference_mode():
+        expected = clip.model.encode_text(clip.tokenizer(texts, context_length=12))
+    torch.testing.assert_close(found, expected / expected.norm(dim=-1, keepdim=True))
+    assert clip.encode_text([]).shape == (0, 16)
+
+
+def test_patch_tokens_are_the_last_layers_after_ln_post(clip: Clip) -> None:
+    visual = clip.model.visual
+    pixels = []
+    for image in IMAGES:
+        squashed = Image.fromarray(image).resize((clip.size, clip.size), Image.Resampling.BICUBIC)
+        pixels.append(torch.from_numpy(np.array(squashed)).permute(2, 0, 1))
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
+    with torch.inference_mode():
+        x = visual.conv1((torch.stack(pixels) / 255 - mean) / std).flatten(2).transpose(1, 2)
+        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], 1) + visual.positional_embedding
+        x = visual.transformer(visual.ln_pre(x))
+        expected = visual.ln_post(x[:, 1:])
+    tokens = clip.patch_tokens(IMAGES)
+    assert tokens.shape == (3, 16, 16)
+    assert (tokens - expected).abs().max() < 0.03  # one grey level of resize rounding moves a token this much
+
+
+def test_official_clip_by_name(tmp_path: Path) -> None:
+    """A local state dict in open_clip's format, and names that open_clip does not have."""
+    from safetensors.torch import save_file
+
+    name = "RN50"
+    with pytest.raises(UserError, match="no model 'vit-of-dreams'"):
+        save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+        load_clip("vit-of-dreams", tmp_path / "x.safetensors", "cpu")
+    with pytest.raises(UserError, match=r"not a checkpoint of CLIP RN50[\s\S]*missing: .*not expected: x"):
+        load_clip(name, tmp_path / "x.safetensors", "cpu")
+
+
+def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:
+    write_backbones(tmp_path)
+    for name in ("sam.safetensors", "clip.json", "bpe.txt.gz"):
+        data = bytearray((tmp_path / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / name).write_bytes(bytes(data))
+        with pytest.raises(UserError, match=rf"{name}.*SHA-256"):
+            load_sam("tiny", tmp_path / "sam.safetensors", "cpu")
+            load_clip("tiny", tmp_path / "clip.safetensors", "cpu")
+        data[len(data) // 2] ^= 1
+        (tmp_path / name).write_bytes(bytes(data))
+    load_sam("tiny", tmp_path / "sam.safetensors", "cpu")
+
+
+def test_verify_lists_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="do not exist"):
+        verify(tmp_path / "absent.pth")
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2" / "config.json").write_text("{}")
+    (tmp_path / "gpt2" / "model.safetensors").write_bytes(b"weights")
+    free = verify(tmp_path / "gpt2")
+    assert free == verify(tmp_path / "gpt2") and len(free) == 64
+    hashes = {"gpt2/config.json": verify(tmp_path / "gpt2" / "config.json")}
+    (tmp_path / "sha256.json").write_text(json.dumps(hashes))
+    listed = verify(tmp_path / "gpt2")
+    with pytest.raises(UserError, match="does not list gpt2/model.safetensors"):
+        verify(tmp_path / "gpt2" / "model.safetensors")
+    (tmp_path / "gpt2" / "config.json").write_text("{ }")
+    with pytest.raises(UserError, match="gpt2/config.json has SHA-256"):
+        verify(tmp_path / "gpt2")
+    assert listed
+
+
+def test_wrong_weights_name_the_keys(folder: Path, tmp_path: Path) -> None:
+    state = torch.load(_as_pth(folder, tmp_path), weights_only=True)
+    state["extra"] = torch.zeros(1)
+    del state["mask_decoder.iou_token.weight"]
+    torch.save(state, tmp_path / "bad.pth")
+    with pytest.raises(UserError, match=r"missing: mask_decoder.iou_token.weight[\s\S]*not expected: extra"):
+        from pipeline.backbones.sam import build_sam, load_strictly, read_state_dict
+        from tests.encoders import SAM
+
+        load_strictly(build_sam(SAM), read_state_dict(tmp_path / "bad.pth"), "SAM tiny", tmp_path / "bad.pth")
+
+
+def test_pickles_with_code_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": Path("/")}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_sam_model("vit_b", tmp_path / "evil.pth")
+
+
+def _as_pth(folder: Path, out: Path) -> Path:
+    from safetensors.torch import load_file
+
+    torch.save(load_file(folder / "sam.safetensors"), out / "sam.pth")
+    return out / "sam.pth"
+
+
+def test_cuda_without_a_gpu_is_a_users_mistake() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="sees no GPU"):
+        BackbonesParams(sam=SamParams(), device="cuda").torch_device()
+    assert BackbonesParams().torch_device() == "cpu"
+
+
+def test_pictures_keep_their_order_and_their_errors(tmp_path: Path) -> None:
+    rows = []
+    for number in range(12):
+        Image.fromarray(np.full((4, 5 + number, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append({"path": f"{number}.png", "width": 5 + number, "height": 4})
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    rows[7]["width"] = 99
+    found = list(pictures(tmp_path, rows))
+    assert [row for row, _ in found] == rows
+    reasons = {i: image.reason for i, (_, image) in enumerate(found) if isinstance(image, BadImage)}
+    assert reasons == {3: "not-an-image", 7: "changed-size"}
+    assert int(read_artwork(tmp_path, rows[11]).max()) == 11

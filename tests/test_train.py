@@ -1,0 +1,185 @@
+"""Training on a tiny random world: it learns, it resumes to the same result, it stops when asked."""
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model import train as module
+from model.emosem import EmoSEM
+from model.train import TrainParams, Variant, train
+from pipeline.params import Paths, UserError, parse_section
+from tests import tiny_world
+
+PARAMS = TrainParams(
+    epochs=3, batch_size=4, accumulate=2, window=2, checkpoint_every=2, log_every=1, max_tokens=20, warmup=0.2
+)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    torch.set_num_threads(1)
+    return tiny_world.backbones(tmp_path_factory.mktemp("weights"))
+
+
+def run(
+    folder: Path, parts: tuple[Path, Path], params: TrainParams, variant: str = "single"
+) -> dict[str, Any]:
+    paths = folder if isinstance(folder, Paths) else tiny_world.shards(folder, {"train": 6, "val": 3})
+    return train(paths, params, variant, sam_checkpoint=parts[0], language_model=parts[1], device="cpu")
+
+
+def curve(run_folder: Path, name: str) -> list[str]:
+    return (run_folder / "dvclive" / "plots" / "metrics" / f"{name}.tsv").read_text().splitlines()
+
+
+class Killed(BaseException):
+    """Stands in for kill -9: nothing after it runs."""
+
+
+@pytest.mark.parametrize("at", [1, 4, 7])
+def test_a_killed_run_continues_to_the_same_result(
+    tmp_path: Path, parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    whole = tiny_world.shards(tmp_path / "whole", {"train": 6, "val": 3})
+    expected = run(whole, parts, PARAMS)
+    broken = tiny_world.shards(tmp_path / "broken", {"train": 6, "val": 3})
+    taken, step = [], module._step
+
+    def killed_step(*args: Any) -> Any:
+        if len(taken) == at:
+            raise Killed
+        taken.append(1)
+        return step(*args)
+
+    monkeypatch.setattr(module, "_step", killed_step)
+    with pytest.raises(Killed):
+        run(broken, parts, PARAMS)
+    assert not (broken.runs / "single" / "model.safetensors").exists()
+    monkeypatch.setattr(module, "_step", step)
+    assert run(broken, parts, dataclasses.replace(PARAMS, workers=1)) == expected  # and with other workers
+    a, b = (load_file(paths.runs / "single" / "model.safetensors") for paths in (whole, broken))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    for name in ("train/dice", "train/language", "val/seg_pr50"):
+        assert curve(whole.runs / "single", name) == curve(broken.runs / "single", name)
+
+
+def test_sigterm_saves_and_the_next_run_goes_on(
+    tmp_path: Path, parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = tiny_world.shards(tmp_path, {"train": 6, "val": 3})
+    step, taken = module._step, []
+
+    def asked_to_stop(*args: Any) -> Any:
+        taken.append(1)
+        if len(taken) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*args)
+
+    monkeypatch.setattr(module, "_step", asked_to_stop)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        run(paths, parts, PARAMS)
+    assert stop.value.code == 128 + signal.SIGTERM and len(taken) == 3
+    assert signal.getsignal(signal.SIGTERM) is before
+    total = run(paths, parts, PARAMS)["steps"]
+    assert len(taken) == total
+
+
+def test_a_finished_run_is_not_trained_again_and_other_params_start_afresh(
+    tmp_path: Path, parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = tiny_world.shards(tmp_path, {"train": 4, "val": 2})
+    first = run(paths, parts, PARAMS)
+    taken, step = [], module._step
+    monkeypatch.setattr(module, "_step", lambda *args: (taken.append(1), step(*args))[1])
+    assert run(paths, parts, PARAMS) == first and not taken
+    run(paths, parts, dataclasses.replace(PARAMS, learning_rate=2e-3))
+    assert len(taken) == first["steps"]
+
+
+@pytest.mark.parametrize("variant", ["single", "multi", "no-prefix"])
+def test_a_handful_of_samples_is_learnt_by_heart(
+    tmp_path: Path, parts: tuple[Path, Path], variant: str
+) -> None:
+    params = TrainParams(
+        epochs=60,
+        batch_size=12,
+        finetune="mask-decoder",  # a random mixer, frozen, would teach slowly
+        learning_rate=5e-3,
+        language_learning_rate=5e-3,
+        max_tokens=20,
+        log_every=1,
+        checkpoint_every=1000,
+        validation_artworks=1,
+    )
+    paths = tiny_world.shards(tmp_path, {"train": 4, "val": 1})
+    run(paths, parts, params, variant)
+    first, last = (
+        {
+            name: float(curve(paths.runs / variant, f"train/{name}")[at].split("\t")[1])
+            for name in ("dice", "language")
+        }
+        for at in (1, -1)
+    )
+    assert last["dice"] < 0.3 < first["dice"]
+    assert last["language"] < first["language"] / 5
+    if variant != "no-prefix":  # without a prefix nothing says which of an artwork's emotions is meant
+        assert last["language"] < 0.1
+
+
+def test_accumulation_equals_one_large_batch(tmp_path: Path, parts: tuple[Path, Path]) -> None:
+    """SGD-like check on the first step: dropout off, same samples, one batch of 8 or two of 4."""
+    results = []
+    for size, accumulate in ((8, 1), (4, 2)):
+        paths = tiny_world.shards(tmp_path / str(size), {"train": 4, "val": 1})
+        params = TrainParams(epochs=1, batch_size=size, accumulate=accumulate, log_every=1, max_tokens=20)
+        run(paths, parts, params)
+        results.append(curve(paths.runs / "single", "train/dice")[1])
+    step, values = results[0].split("\t")[0], [float(result.split("\t")[1]) for result in results]
+    assert step == "1" and values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_only_the_papers_parts_change(tmp_path: Path, parts: tuple[Path, Path]) -> None:
+    paths = tiny_world.shards(tmp_path, {"train": 4, "val": 1})
+    run(paths, parts, PARAMS)
+    trained = EmoSEM.from_pretrained(paths.runs / "single").state_dict()
+    from model.checkpoint import load_sam_decoder
+
+    sam = load_sam_decoder(parts[0]).state
+    changed = {
+        name for name, tensor in sam.items() if not torch.equal(tensor, trained[f"mask_decoder.{name}"])
+    }
+    assert changed == {
+        name
+        for name in sam
+        if name.startswith(("mask_tokens.", "output_upscaling.", "output_hypernetworks_mlps.0."))
+    }
+
+
+def test_params_of_a_variant() -> None:
+    params = TrainParams(variants={"x": Variant(paradigm="multi", prefix="none", epochs=9)})
+    assert (params.of("x").paradigm, params.of("x").prefix, params.of("x").epochs) == ("multi", "none", 9)
+    assert params.of("x").learning_rate == params.learning_rate
+    with pytest.raises(UserError, match="no 'y'; it has x"):
+        params.of("y")
+    with pytest.raises(UserError, match=r"train\.variants\.x\.epochs"):
+        parse_section({"variants": {"x": {"epochs": 0}}}, "train", TrainParams, "params.yaml")
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path, parts: tuple[Path, Path]) -> None:
+    paths = tiny_world.shards(tmp_path, {"train": 2, "val": 1})
+    params = dataclasses.replace(PARAMS, variants={"single": Variant(paradigm="multi", prefix="prompt")})
+    with pytest.raises(UserError, match="use mask or none"):
+        run(paths, parts, params)
+    with pytest.raises(UserError, match="no training artwork"):
+        run(tiny_world.shards(tmp_path / "empty", {"val": 1}), parts, PARAMS)
+    with pytest.raises(UserError, match="cannot be read"):
+        run(paths, (tmp_path / "absent.safetensors", parts[1]), PARAMS)
+    with pytest.raises(UserError, match="no tokenizer"):
+        run(paths, (parts[0], tmp_path), PARAMS)
