@@ -79,7 +79,7 @@ def read_features(index: Index, key: str) -> Features:
     clip = load_npy(index.read(key, "clip.npy"))
     if math.isqrt(len(clip)) ** 2 != len(clip):  # the class token stands before a square of patches
         clip = clip[1:]
-    return Features(sam, clip, about["input_height"], about["input_width"])
+    return Features(sam, clip, *about["sam"]["input_size"])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ def environment() -> Environment:
 
 def artist_and_title(painting: str) -> tuple[str, str]:
     """("Claude Monet", "Water lilies 1919") of ``claude-monet_water-lilies-1919``."""
-    artist, _, title = painting.partition("_")
+    artist, mark, title = painting.partition("_")
+    if not mark:
+        artist, title = "", painting
     words = " ".join(title.replace("-", " ").split())
     return " ".join(artist.replace("-", " ").split()).title(), words[:1].upper() + words[1:]

@@ -148,8 +148,8 @@ def train(
     torch.manual_seed(params.seed)
 
     index = Index.load(paths.step("shards"))
-    model = _new_model(index, params, sam_checkpoint, language_model).to(accelerator.device)
-    samples = {split: _samples(index, split, model, params) for split in ("train", "val")}
+    model = new_model(index, params, sam_checkpoint, language_model).to(accelerator.device)
+    samples = {split: new_samples(index, split, model, params) for split in ("train", "val")}
     optimizer, scheduler, epochs = _optimisation(model, samples["train"].table, params)
 
     parts = [sha256_file(path) for path in (sam_checkpoint, language_model / "model.safetensors")]
@@ -195,7 +195,8 @@ def train(
     }
 
 
-def _new_model(index: Index, params: TrainParams, sam_checkpoint: Path, language_model: Path) -> EmoSEM:
+def new_model(index: Index, params: TrainParams, sam_checkpoint: Path, language_model: Path) -> EmoSEM:
+    """An untrained model of a variant on pretrained parts. Raises `UserError`."""
     rows = index.rows("train")
     if not rows:
         raise UserError(f"{index.folder / 'index.parquet'} has no training artwork")
@@ -211,7 +212,8 @@ def _new_model(index: Index, params: TrainParams, sam_checkpoint: Path, language
     )
 
 
-def _samples(index: Index, split: str, model: EmoSEM, params: TrainParams) -> Samples:
+def new_samples(index: Index, split: str, model: EmoSEM, params: TrainParams) -> Samples:
+    """A split's samples as the model takes them. Raises `UserError` when it has none."""
     config = model.config
     if model.tokenizer is None:
         raise ValueError("the model has no tokenizer")
@@ -337,8 +339,8 @@ def validate(
 ) -> dict[str, float]:
     """Losses, and Pr@25/50 (percent) against the pseudo-masks, over artworks spread through the split.
 
-    One utterance of each (artwork, emotion) counts. There is no annotation here: a pseudo-mask's foreground is
-    what lies above 0.35, as for predictions in APOLO's protocol.
+    One utterance of each (artwork, emotion) counts. There is no annotation here: a pseudo-mask's foreground
+    is what lies above 0.35, as for predictions in APOLO's protocol.
     """
     model.eval()
     artworks = np.unique(samples.table[:, 0])

@@ -74,7 +74,12 @@ class _Tar:
 
 
 def verify(folder: Path, threads: int = 2) -> list[Problem]:
-    """All problems of the shards that the index in `folder` describes, in shard order; empty when intact."""
+    """All problems of the shards that the index in `folder` describes, in shard order; empty when intact.
+
+    Raises `UserError` when the folder holds no index at all.
+    """
+    if not any((folder / name).is_file() for name in ("index.parquet", "stats.json")):
+        raise UserError(f"{folder} is no shards folder: it has no index.parquet; run the shards step")
     try:
         statistics = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
         recorded = {entry["shard"]: {f: entry[f] for f in FILES} for entry in statistics["shards"]}

@@ -89,6 +89,7 @@ def build(paths: Paths, params: ShardsParams) -> dict[str, Any]:
     with ThreadPoolExecutor(params.threads) as pool:
         read = list(pool.map(lambda shard: _read_shard(paths, shard), shards))
     rows = [row for shard in read for row in shard.rows]
+    _reconcile(paths, rows)
     if not rows:
         raise UserError(f"no artwork is in both {paths.step('features')} and {paths.step('masks')}")
     rejects = [(n, key, why) for n, data in zip(shards, read, strict=True) for key, why in data.rejects]
@@ -109,6 +110,28 @@ def build(paths: Paths, params: ShardsParams) -> dict[str, Any]:
         "rejected": len(rejects),
         **{name: statistics[name] for name in ("masks", "utterances", "bytes", "splits", "rejects")},
     }
+
+
+def _reconcile(paths: Paths, rows: list[dict[str, Any]]) -> None:
+    """Every artwork of the utterances step is indexed, or was rejected on record; nothing else is indexed."""
+    table = paths.step("utterances") / "artworks.parquet"
+    if not table.is_file():
+        raise UserError(f"{table} does not exist; run the utterances step")
+    works = pq.read_table(table, columns=["key", "shard"])
+    shard_of = dict(zip(works["key"].to_pylist(), works["shard"].to_pylist(), strict=True))
+    for row in rows:
+        if shard_of.pop(row["key"], None) != row["shard"]:
+            raise UserError(
+                f"shard {shard_stem(row['shard'])}: key {row['key']} is not of this shard in {table}; "
+                "run the masks and features steps again"
+            )
+    known = {shard: rejections(paths, shard) for shard in set(shard_of.values())}
+    for key, shard in shard_of.items():
+        if key not in known[shard]:
+            raise UserError(
+                f"shard {shard_stem(shard)}: key {key} is in neither tar, and no step rejected it; "
+                "run the masks and features steps again"
+            )
 
 
 def _shard_numbers(paths: Paths) -> list[int]:

@@ -8,7 +8,7 @@ import yaml
 from tests.imports import ROOT, closure, direct_imports
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-TRUNK = {f"pipeline.{name}" for name in ("schema", "emotions", "shards", "storage", "params")} | {"pipeline"}
+TRUNK = {f"pipeline.{name}" for name in ("schema", "emotions", "shards", "shard_index", "storage", "params")} | {"pipeline"}
 # Where a model file may meet raw pictures and frozen encoders (design, Sec. 2).
 RAW_PICTURES = {
     "model/predict_images.py",

@@ -151,7 +151,7 @@ def test_quantised_features_and_a_class_token(tmp_path: Path) -> None:
 
     sam, scale = np.arange(-8, 8, dtype=np.int8).reshape(4, 2, 2), np.array([0.5, 1, 2, 4], dtype=np.float32)
     clip = np.arange(10 * 3, dtype=np.float16).reshape(10, 3)
-    about = json.dumps({"input_height": 8, "input_width": 4}).encode()
+    about = json.dumps({"sam": {"input_size": [8, 4]}}).encode()
     members = {"sam.npy": sam, "sam_scale.npy": scale, "clip.npy": clip}
     tar = tmp_path / "features" / "000000.tar"
     storage.write_tar(tar, [("ab", {k: storage.npy_bytes(v) for k, v in members.items()} | {"json": about})])

@@ -173,6 +173,34 @@ def test_a_rejected_artwork_is_left_out_with_its_reason(tmp_path: Path) -> None:
     assert verify(paths) == []
 
 
+def test_an_artwork_that_both_tars_lack_is_named(tmp_path: Path) -> None:
+    paths = worlds.paths_in(tmp_path)
+    worlds.write_shards(paths)
+    gone = next(storage.read_tar(paths.step("masks") / "000001.tar"))[0]
+    for file in ("features", "masks"):
+        rewrite(paths.step(file) / "000001.tar", lambda samples: samples[1:])
+    with pytest.raises(
+        UserError, match=f"shard 000001: key {gone} is in neither tar, and no step rejected it"
+    ):
+        shards.build(paths, ShardsParams())
+    rejects = [{"key": gone, "reason": "truncated"}]
+    storage.write_json(
+        paths.step("features") / "000001.json", {"fingerprint": "", "kept": 2, "rejects": rejects}
+    )
+    assert shards.build(paths, ShardsParams())["kept"] == 5
+
+
+def test_an_artwork_of_another_table_is_named(tmp_path: Path) -> None:
+    paths = worlds.paths_in(tmp_path)
+    worlds.write_shards(paths)
+    for file in ("features", "masks"):
+        rewrite(
+            paths.step(file) / "000000.tar", lambda samples: [*samples, ("ffffffffffffffff", samples[0][1])]
+        )
+    with pytest.raises(UserError, match="key ffffffffffffffff is not of this shard"):
+        shards.build(paths, ShardsParams())
+
+
 def test_another_order_is_named(tmp_path: Path) -> None:
     paths = worlds.paths_in(tmp_path)
     worlds.write_shards(paths)
@@ -296,6 +324,19 @@ def test_an_index_that_is_not_the_steps(built: Path, tmp_path: Path) -> None:
         assert [p.kind for p in verify(paths)] == ["index"]
     (paths.step("shards") / "stats.json").write_text(json.dumps({"shards": 3}))
     assert [p.kind for p in verify(paths)] == ["index"]
+
+
+def test_a_folder_without_shards_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no shards folder"):
+        shards.verify(tmp_path)
+    with pytest.raises(UserError, match="run the shards step"):
+        shards.stats(tmp_path)
+
+
+def test_the_description_names_every_split_emotion_and_reject(built: Path) -> None:
+    text = shards.describe(shards.stats(built / "data" / "shards"))
+    assert "6 artworks, 12 masks, 24 utterances in 2 shards" in text
+    assert all(word in text for word in ("train", "sadness", "left out by utterances: unknown-emotion: 1"))
 
 
 def test_a_tar_of_another_writer_serves_as_well(tmp_path: Path) -> None:

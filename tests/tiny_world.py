@@ -1,7 +1,7 @@
 """A world small enough to train on in a test: random SAM and GPT-2 weights, and shards of random features.
 
-What there is to learn: an emotion brightens a channel of its own in a quarter of the artwork; the quarter is its
-mask.
+What there is to learn: an emotion brightens a channel of its own in a quarter of the artwork; the quarter
+is its mask.
 """
 
 import json
@@ -74,7 +74,10 @@ def backbones(folder: Path) -> tuple[Path, Path]:
         bos_token_id=0,
         eos_token_id=0,
     )
-    GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        model.transformer.wte.weight.mul_(10)  # trained embeddings are not as faint as GPT-2's first ones
+    model.save_pretrained(folder / "gpt2")
     return folder / "sam.safetensors", folder / "gpt2"
 
 
@@ -126,7 +129,7 @@ def _features(rng: np.random.Generator, quarters: dict[str, int], sizes: tuple[i
         y, x = (quarter // 2) * sizes[0] // 8, (quarter % 2) * sizes[1] // 8
         sam[EMOTIONS.index(emotion), y : y + sizes[0] // 8, x : x + sizes[1] // 8] += 2
     clip = rng.normal(size=(16, WIDTH)).astype(np.float16)
-    about = {"height": 300, "width": 400, "input_height": sizes[0], "input_width": sizes[1]}
+    about = {"height": 300, "width": 400, "sam": {"input_size": sizes}}
     return {
         "sam.npy": storage.npy_bytes(sam),
         "clip.npy": storage.npy_bytes(clip),

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
-from pipeline import schema, storage
+from pipeline import schema, shards, storage
 from pipeline.params import Paths
 
 EMOTIONS_OF = (("awe", "fear"), ("contentment", "sadness"), ("amusement", "disgust"), ("excitement", "anger"))
@@ -114,3 +115,144 @@ def write_shards(paths: Paths, count: int = 6, shards: int = 2) -> None:
     storage.write_parquet(
         paths.step("utterances") / "rejects.parquet", pa.Table.from_pylist(rejects, schema=schema.REJECTS)
     )
+
+
+HOSTILE = "<script>alert(1)</script> & <img src=https://example.org/x.png onerror=alert(2)>"
+"""What a csv may hold where a sentence is expected."""
+
+SIZE = (32, 48)
+METHODS = {"single": ("emosem-single", "emosem-single:other-emotion"), "multi": ("emosem-multi",)}
+
+
+def truth_of(number: int, emotion: str) -> np.ndarray:
+    """What evokes the emotion in an artwork: a bool (H, W) rectangle."""
+    truth = np.zeros(SIZE, dtype=bool)
+    left = 4 + 22 * EMOTIONS_OF[number % len(EMOTIONS_OF)].index(emotion)
+    truth[8:24, left : left + 16] = True
+    return truth
+
+
+def write_sources(paths: Paths, count: int = 8, hostile: bool = False) -> None:
+    """Pictures, the utterances table and an APOLO release in which every pair of the world is a test item."""
+    rows, records = [], []
+    for number, (key, painting) in enumerate(artworks(count)):
+        picture = np.full((*SIZE, 3), (40 + 20 * number, 120, 200), np.uint8)
+        for emotion in EMOTIONS_OF[number % len(EMOTIONS_OF)]:
+            truth = truth_of(number, emotion)
+            picture[truth] = (200, 60 + 20 * number, 40)
+            storage.write_bytes(
+                paths.apolo / "apolo_pixel_map" / f"{painting}_{emotion}.npy",
+                storage.npy_bytes(truth.astype(np.uint8)),
+            )
+            records.append({"painting": painting, "artemis_id": [len(rows), len(rows) + 1], "split": "test"})
+            for text in (HOSTILE if hostile else f"{emotion} one of {number}", f"{emotion} two of {number}"):
+                rows.append(
+                    {
+                        "key": key,
+                        "artemis_id": len(rows),
+                        "emotion": emotion,
+                        "utterance": text,
+                        "repetition": 5,
+                        "split": "test",
+                    }
+                )
+        storage.write_bytes(paths.wikiart / "Drawn" / f"{painting}.jpg", png(picture[..., ::-1]))
+    storage.write_json(paths.apolo / "apolo.json", records)
+    table = pa.Table.from_pylist(rows, schema=schema.UTTERANCES)
+    storage.write_parquet(paths.step("utterances") / "utterances.parquet", table)
+
+
+def write_predictions(paths: Paths, count: int = 8, hostile: bool = False) -> None:
+    """Two variants: single finds the truth, its control the other emotion's, multi half of the truth."""
+    for variant, methods in METHODS.items():
+        rows: list[dict[str, Any]] = []
+        samples: dict[str, dict[str, bytes]] = {}
+        for number, (key, painting) in enumerate(artworks(count)):
+            pair = EMOTIONS_OF[number % len(EMOTIONS_OF)]
+            for emotion in pair:
+                for method in methods:
+                    asked = pair[1 - pair.index(emotion)] if ":" in method else emotion
+                    map_ = truth_of(number, asked).astype(np.float16)
+                    map_[: 16 if variant == "multi" else 0] = 0
+                    name = schema.map_name(method, emotion)
+                    samples.setdefault(key, {})[name] = storage.npy_bytes(map_)
+                    rows.append(
+                        {
+                            "method": method,
+                            "key": key,
+                            "painting": painting,
+                            "split": "test",
+                            "item_emotion": emotion,
+                            "asked_emotion": asked,
+                            "explanation": HOSTILE if hostile else f"it looks like {asked}",
+                            "seed": 0,
+                        }
+                    )
+        folder = paths.step("predict") / variant
+        table = pa.Table.from_pylist(rows, schema=schema.PREDICTIONS)
+        storage.write_parquet(folder / "predictions.parquet", table)
+        storage.write_tar(folder / "maps.tar", samples.items())
+
+
+def write_scores(
+    paths: Paths, count: int = 8, methods: tuple[str, ...] = ("clip+vinvl", *sum(METHODS.values(), ()))
+) -> None:
+    """data/score/items.parquet and metrics/score.json, with numbers made up by rank."""
+    items = [
+        {
+            "method": method,
+            "key": key,
+            "painting": painting,
+            "emotion": emotion,
+            "split": "test",
+            "iou_seg": round(1 - (2 * number + place) / (2 * count) - 0.05 * rank, 4),
+            "iou_box": 0.5,
+            "explanation": "it looks like awe",
+            "ea": "awe",
+        }
+        for rank, method in enumerate(methods)
+        for number, (key, painting) in enumerate(artworks(count))
+        for place, emotion in enumerate(EMOTIONS_OF[number % len(EMOTIONS_OF)])
+    ]
+    storage.write_parquet(paths.step("score") / "items.parquet", pa.Table.from_pylist(items))
+    rows = [{"method": "entire-artwork", "items": 2 * count, "seg_pr25": 10.0, "seg_pr50": 5.0}]
+    for rank, method in enumerate(methods):
+        rows.append(
+            {
+                "method": method,
+                "items": 2 * count,
+                "seg_pr25": 60.0 + rank,
+                "seg_pr50": 40.0,
+                "ea": 70.0 + rank,
+            }
+        )
+    score = {
+        "data": "built-in gallery",
+        "backbones": "tiny (not the paper's)",
+        "split": "test",
+        "rows": rows,
+        "protocol": {"threshold": 0.35, "scaling": "before-resize"},
+        "items": {"apolo": 2 * count, "counted": 2 * count, "rejected": 0},
+        "problems": [],
+    }
+    storage.write_json(paths.metrics / "score.json", score)
+
+
+def write_curves(paths: Paths, variants: tuple[str, ...] = ("single", "multi")) -> None:
+    """Training curves as DVCLive writes them, with a row that is no number."""
+    for place, variant in enumerate(variants):
+        path = paths.runs / variant / "dvclive" / "plots" / "metrics" / "train" / "loss.tsv"
+        lines = [f"{step}\t{1 / (step + 1) + place}" for step in range(30)] + ["30\tnan"]
+        storage.write_bytes(path, ("step\tloss\n" + "\n".join(lines) + "\n").encode())
+
+
+def write_everything(root: Path, count: int = 8, hostile: bool = False) -> Paths:
+    """A world in which every step has run."""
+    paths = paths_in(root)
+    write_shards(paths, count)
+    write_sources(paths, count, hostile)
+    shards.build(paths, shards.ShardsParams())
+    write_predictions(paths, count, hostile)
+    write_scores(paths, count)
+    write_curves(paths)
+    return paths

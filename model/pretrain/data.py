@@ -128,12 +128,13 @@ def to_canvas(drawn: Scene, index: int, seed: int) -> Canvas:
 
 def _owners(drawn: Scene) -> np.ndarray:
     """The owner map of a scene, by nearest neighbour."""
-    full = np.zeros(drawn.image.shape[:2], np.uint8)
+    full_height, full_width = drawn.image.shape[:2]
+    full = np.zeros((full_height, full_width), np.uint8)
     for name, mask in drawn.scenery.items():
         full[mask] = SCENERY_OWNER + SCENERY.index(name)
     for number, motif in enumerate(drawn.motifs, 1):
         full[motif.mask] = number
-    height, width = frame_size(full.shape[0], full.shape[1], OWNERS)
+    height, width = frame_size(full_height, full_width, OWNERS)
     owner = np.zeros((OWNERS, OWNERS), np.uint8)
     owner[:height, :width] = cv2.resize(full, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return owner

@@ -1,21 +1,19 @@
-"""Gallery scenes as detection examples, drawn in parallel and made small where they are drawn.
+"""Gallery scenes as detection examples: a small picture, its boxes and what they show.
 
-A scene with all its masks weighs several megabytes; an example is a picture of at most 448 pixels a side and
-a few numbers. Imports no torch, so that worker processes start quickly.
+Imports no torch, so that the processes which draw start quickly.
 """
 
 from __future__ import annotations
 
 import functools
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from pipeline.gallery import KINDS, SCENERY, Scene, scene
+from model.pretrain.data import load_scenes
+from pipeline.gallery import KINDS, SCENERY, Scene
 from pipeline.gallery.world import COLOURS
 from pipeline.regions.config import VinvlConfig
 
@@ -68,18 +66,13 @@ def _tight_box(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
-def _draw(index: int, seed: int, config: VinvlConfig) -> Example:
-    return to_example(scene(seed, index), config)
-
-
 def draw_examples(seed: int, count: int, config: VinvlConfig, workers: int) -> list[Example]:
-    """Examples of the scenes 0 .. count - 1 of a seed, in this order whatever `workers` is."""
-    draw = functools.partial(_draw, seed=seed, config=config)
-    if workers <= 1:
-        return [draw(index) for index in range(count)]
-    context = multiprocessing.get_context("spawn")  # the parent may already hold a GPU
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(draw, range(count), chunksize=16))
+    """Examples of the scenes 0 .. count - 1 of a seed; see `data.load_scenes`."""
+    return load_scenes(seed, count, workers, functools.partial(_small, config=config))
+
+
+def _small(drawn: Scene, _index: int, config: VinvlConfig) -> Example:
+    return to_example(drawn, config)
 
 
 def by_orientation(examples: Sequence[Example]) -> list[list[Example]]:

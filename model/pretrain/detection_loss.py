@@ -40,13 +40,13 @@ class Batch:
 class Sampling:
     """How many anchors and regions per picture enter the loss."""
 
-    anchors: int = 128
+    anchors: int = 96
     """Half of them positive, as far as there are that many."""
-    pre_nms: int = 600
+    pre_nms: int = 300
     """Proposals before suppression."""
-    proposals: int = 128
+    proposals: int = 64
     """Proposals after it."""
-    regions: int = 64
+    regions: int = 32
     """Regions that the box head sees."""
     foreground: float = 0.4
     """Largest share of them that shows something."""
@@ -83,8 +83,8 @@ def ask_rpn(model: AttrRCNN, features: Tensor, sizes: Tensor) -> Anchored:
     logits, deltas = model.rpn.head(features)
     anchors = grid_anchors(model.rpn.anchor_generator.cell, logits.shape[1], logits.shape[2])
     return Anchored(
-        logits.flatten(1),
-        deltas.flatten(1, 3),
+        logits.flatten(1).float(),  # what follows needs more than autocast's bfloat16
+        deltas.flatten(1, 3).float(),
         anchors.expand(len(logits), -1, -1),
         _cells_inside(sizes, logits),
     )
@@ -194,15 +194,15 @@ def sample_regions(proposals: Tensor, batch: Batch, sampling: Sampling) -> Regio
 def head_losses(model: AttrRCNN, maps: list[Tensor], regions: RegionTargets) -> dict[str, Tensor]:
     """Class, box and attribute losses of the sampled regions."""
     head = model.roi_heads.box
-    pooled = head.feature_extractor(maps, regions.boxes)
-    logits, deltas = head.predictor(pooled)
+    pooled = head.feature_extractor([m.float() for m in maps], regions.boxes).float()
+    logits, deltas = (said.float() for said in head.predictor(pooled))
     shown = regions.labels > 0
     chosen = deltas[shown, regions.labels[shown]]
     box = F.smooth_l1_loss(chosen, regions.targets[shown], reduction="sum") / max(len(regions.labels), 1)
     found = {"class": F.cross_entropy(logits, regions.labels), "box": box}
     if model.config.num_attributes:
         known = regions.attributes > 0
-        attribute_logits = model.attribute.predictor(pooled[known], regions.labels[known])
+        attribute_logits = model.attribute.predictor(pooled[known], regions.labels[known]).float()
         total = F.cross_entropy(attribute_logits, regions.attributes[known], reduction="sum")
         found["attribute"] = total / known.sum().clamp(min=1)
     return found

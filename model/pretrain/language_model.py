@@ -126,7 +126,7 @@ def train(out: Path, params: LanguageModelPretrainParams, device: str) -> dict[s
         eos_token_id=end,
     )
     model = GPT2LMHeadModel(config)
-    model.to(torch.device(device))
+    torch.nn.Module.to(model, device)  # transformers' own has no types
     rows, test = encode(tokenizer, texts, end).to(device), encode(tokenizer, held_out, end).to(device)
     fit(model, rows, params)
     model.eval()

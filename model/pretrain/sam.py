@@ -16,7 +16,7 @@ tokens; which kinds an emotion means is left for EmoSEM to learn. Kinds are neve
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +42,9 @@ CARRIERS = 7
 """Tokens that say nothing around a semantic token; EmoSEM's prompt has as many constant words."""
 SLOTS = 8
 """Semantic mask tokens decoded together."""
-MIN_PIXELS = 48
+CELL = 4
+"""Pixels of the 256 x 256 frame to one pixel of the mask logits."""
+MIN_PIXELS = 256
 """Targets of visual prompts that own fewer pixels of the 256 x 256 frame are not asked for."""
 MOST_TARGETS = 12
 
@@ -53,17 +55,21 @@ class SamPretrainParams:
 
     seed: Annotated[int, Field(ge=1_000_000)] = 1_000_100
     """Seed of the training scenes and of the weights; the held-out scenes have the next one."""
-    scenes: Annotated[int, Field(gt=0)] = 6000
+    scenes: Annotated[int, Field(gt=0)] = 2000
     """Training scenes."""
-    held_out: Annotated[int, Field(gt=0)] = 200
+    held_out: Annotated[int, Field(gt=0)] = 120
     """Scenes on which IoU is measured."""
-    steps: Annotated[int, Field(gt=0)] = 2600
-    """Optimizer steps."""
-    batch: Annotated[int, Field(gt=0)] = 48
-    """Pictures per step."""
-    visual: Annotated[int, Field(gt=0)] = 6
+    encoder_steps: Annotated[int, Field(gt=0)] = 640
+    """Optimizer steps of the encoder alone on the auxiliary loss: what things are, before how to be asked."""
+    encoder_batch: Annotated[int, Field(gt=0)] = 24
+    """Pictures per step of the encoder alone."""
+    steps: Annotated[int, Field(gt=0)] = 640
+    """Optimizer steps of the whole."""
+    batch: Annotated[int, Field(gt=0)] = 12
+    """Pictures per step of the whole."""
+    visual: Annotated[int, Field(gt=0)] = 2
     """Visual prompts per picture and step."""
-    semantic: Annotated[int, Field(gt=0)] = 10
+    semantic: Annotated[int, Field(gt=0)] = 4
     """Semantic prompts per picture and step; a group of `SLOTS` semantic mask tokens comes on top."""
     lr: Annotated[float, Field(gt=0)] = 8e-4
     """Peak of the one-cycle learning rate (AdamW)."""
@@ -245,10 +251,10 @@ def draw_sets(present: Tensor, count: int, empty: float = 0.1) -> Tensor:
 
 
 def set_masks(sets: Tensor, classes: Tensor) -> Tensor:
-    """Pixels of the kinds in sets (B, P, KINDS), on class maps (B, S, S); float (B, P, S / 2, S / 2)."""
+    """Pixels of the kinds in sets (B, P, KINDS), on class maps (B, S, S); float (B, P, S / 4, S / 4)."""
     padded = F.pad(sets.float(), (0, len(CLASSES) - KINDS))
     index = classes.flatten(1)[:, None].expand(-1, sets.shape[1], -1)
-    return F.avg_pool2d(padded.gather(2, index).view(*sets.shape[:2], *classes.shape[1:]), 2)
+    return F.avg_pool2d(padded.gather(2, index).view(*sets.shape[:2], *classes.shape[1:]), CELL)
 
 
 def present_kinds(classes: Tensor) -> Tensor:
@@ -259,21 +265,21 @@ def present_kinds(classes: Tensor) -> Tensor:
 
 
 def draw_points(targets: Tensor) -> Tensor:
-    """A random pixel (x, y) of each mask (N, H, W), in the frame of twice the size; float (N, 2)."""
+    """A random pixel (x, y) of each mask (N, H, W), in the frame of `CELL` times the size; float (N, 2)."""
     flat = targets.flatten(1) + 1e-6
     pixel = torch.multinomial(flat, 1)[:, 0]
     width = targets.shape[-1]
-    return torch.stack([pixel % width, pixel // width], 1) * 2.0 + 1.0
+    return torch.stack([pixel % width, pixel // width], 1) * CELL + CELL / 2
 
 
 def tight_boxes(targets: Tensor) -> Tensor:
-    """xyxy of each mask (N, H, W) above one half, in the frame of twice the size; float (N, 4)."""
+    """xyxy of each mask (N, H, W) above one half, in the frame of `CELL` times the size; float (N, 4)."""
     found = targets > 0.5
     columns, rows = found.any(1).float(), found.any(2).float()
     width, height = columns.shape[1], rows.shape[1]
     low = torch.stack([columns.argmax(1), rows.argmax(1)], 1)
     high = torch.stack([width - columns.flip(1).argmax(1), height - rows.flip(1).argmax(1)], 1)
-    return torch.cat([low, high], 1) * 2.0
+    return torch.cat([low, high], 1) * float(CELL)
 
 
 def visual_prompts(sam: Sam, targets: Tensor, boxes: Tensor, noise: float) -> Tensor:
@@ -289,20 +295,32 @@ def visual_prompts(sam: Sam, targets: Tensor, boxes: Tensor, noise: float) -> Te
 
 
 def visual_targets(pictures: Pictures, chosen: Tensor, owners: Tensor, count: int) -> Tensor:
-    """Masks float (B, count, S / 2, S / 2) of random owners of each picture."""
+    """Masks float (B, count, S / 4, S / 4) of random owners of each picture."""
     pick = torch.randint(MOST_TARGETS, (len(chosen), count), device=owners.device)
     wanted = pictures.targets[chosen].gather(1, pick)
-    return F.avg_pool2d((owners[:, None] == wanted[:, :, None, None]).float(), 2)
+    return F.avg_pool2d((owners[:, None] == wanted[:, :, None, None]).float(), CELL)
+
+
+def view(sam: Sam, pictures: Pictures, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Augmented pictures (mirrored, recoloured) as SAM's input (B, 3, S, S), their owners and classes (B, S, S)."""
+    images, owners, sizes = pictures.batch(chosen, mirror=True)
+    gain = 1 + (torch.rand(len(chosen), 3, 1, 1, device=images.device) - 0.5) * 0.3
+    pixels = preprocess(sam, (images.float() * gain).clamp(0, 255), sizes)
+    return pixels, owners, pictures.class_map(chosen, owners)
+
+
+def dense_loss(teacher: Teacher, grids: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy of each grid cell's class against that of one pixel of it, at a random place."""
+    cell = OWNERS // grids.shape[-1]
+    row, column = torch.randint(cell, (2,)).tolist()
+    return F.cross_entropy(teacher.classify(grids).float(), classes[:, row::cell, column::cell])
 
 
 def losses(
     sam: Sam, teacher: Teacher, pictures: Pictures, chosen: Tensor, params: SamPretrainParams
 ) -> dict[str, Tensor]:
     """All losses of one step on the pictures `chosen` (B,)."""
-    images, owners, sizes = pictures.batch(chosen, mirror=True)
-    classes = pictures.class_map(chosen, owners)
-    gain = 1 + (torch.rand(len(chosen), 3, 1, 1, device=images.device) - 0.5) * 0.3
-    pixels = preprocess(sam, (images.float() * gain).clamp(0, 255), sizes)
+    pixels, owners, classes = view(sam, pictures, chosen)
     device = pixels.device
     dense_pe = sam.prompt_encoder.get_dense_pe()  # outside autocast: its sines need float32 phases
     own_tokens = sam.mask_decoder.mask_tokens.weight
@@ -324,7 +342,7 @@ def losses(
         semantic, semantic_scores = decode(sam, many, own_tokens.expand(len(many), -1, -1), alone, dense_pe)
         slots = own_tokens[:1] + teacher.to_mask_token(teacher.meaning(sets[:, params.semantic :]))
         multi, _ = decode(sam, grids, slots, grids.new_zeros(len(grids), 0, grids.shape[1]), dense_pe)
-        named = teacher.classify(grids)
+        dense = dense_loss(teacher, grids, classes)
     visual, semantic, multi = visual.float(), semantic[:, :1].float(), multi.float()
     each = mask_loss(visual, target[:, None])
     found["visual"] = each[:, 0].mean() + each[:, 1:].amin(1).mean()
@@ -336,11 +354,7 @@ def losses(
     found["iou"] = found["iou"] + F.mse_loss(
         semantic_scores[:, :1].float(), iou(semantic.detach(), semantic_target)
     )
-    cell = OWNERS // grids.shape[-1]
-    at = torch.randint(cell, (2,)).tolist()
-    found["dense"] = params.dense_weight * F.cross_entropy(
-        named.float(), classes[:, at[0] :: cell, at[1] :: cell]
-    )
+    found["dense"] = params.dense_weight * dense
     return found
 
 
@@ -373,25 +387,47 @@ def train(out: Path, params: SamPretrainParams, device: str) -> dict[str, Any]:
 
 
 def fit(sam: Sam, teacher: Teacher, pictures: Pictures, params: SamPretrainParams) -> dict[str, float]:
-    """The training loop; returns the last step's losses."""
-    device = pictures.images.device
+    """The encoder on the auxiliary loss, then the whole; returns the last step's losses."""
     both = nn.ModuleList([sam, teacher])
+
+    def encoder_losses(chosen: Tensor) -> dict[str, Tensor]:
+        pixels, _, classes = view(sam, pictures, chosen)
+        with autocast(pixels.device):
+            return {"dense": dense_loss(teacher, sam.image_encoder(pixels), classes)}
+
+    def all_losses(chosen: Tensor) -> dict[str, Tensor]:
+        return losses(sam, teacher, pictures, chosen, params)
+
+    _optimize(both, encoder_losses, pictures, params, params.encoder_steps, params.encoder_batch)
+    return _optimize(both, all_losses, pictures, params, params.steps, params.batch)
+
+
+def _optimize(
+    both: nn.Module,
+    losses_of: Callable[[Tensor], dict[str, Tensor]],
+    pictures: Pictures,
+    params: SamPretrainParams,
+    steps: int,
+    batch: int,
+) -> dict[str, float]:
+    """One cycle of AdamW on random batches of pictures; returns the last step's losses."""
+    device = pictures.images.device
     optimizer = adamw(both, params.lr, params.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, params.steps, pct_start=0.08)
-    rng = np.random.default_rng(params.seed)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, steps, pct_start=0.12)
+    rng = np.random.default_rng([params.seed, steps])
     found: dict[str, Tensor] = {}
     both.train()
-    for step in range(params.steps):
-        chosen = torch.from_numpy(rng.integers(len(pictures.images), size=params.batch)).to(device)
-        found = losses(sam, teacher, pictures, chosen, params)
+    for step in range(steps):
+        chosen = torch.from_numpy(rng.integers(len(pictures.images), size=batch)).to(device)
+        found = losses_of(chosen)
         optimizer.zero_grad(set_to_none=True)
         sum(found.values(), torch.zeros((), device=device)).backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 200 == 0 or step == params.steps - 1:
+        if step % 50 == 0 or step == steps - 1:
             shown = ", ".join(f"{name} {value.item():.3f}" for name, value in found.items())
-            print(f"sam: step {step}/{params.steps}, {shown}", flush=True)
+            print(f"sam: step {step}/{steps}, {shown}", flush=True)
     both.eval()
     return {name: round(value.item(), 4) for name, value in found.items()}
 

@@ -6,11 +6,14 @@ into GPT-2's byte-level tokenizer (a leading space belongs to its word).
 
 import gzip
 import io
-import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+import regex  # type: ignore[import-untyped]
+from open_clip.tokenizer import bytes_to_unicode
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from pipeline import storage
 
@@ -22,31 +25,47 @@ END_OF_TEXT = "<|endoftext|>"
 def train_clip_bpe(texts: Sequence[str], path: Path, merges: int) -> None:
     """Learn at most `merges` merges and write them as open_clip's ``bpe.txt.gz``.
 
-    The tokenizer that reads it has 512 byte symbols, the merges, and two special tokens.
+    The tokenizer that reads it has 512 byte symbols, the merges, and two special tokens. The merging is done
+    here because `tokenizers`' trainer breaks ties at random where words have an end symbol.
     """
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(CLIP_PATTERN), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=2 * len(alphabet) + merges,
-        initial_alphabet=alphabet,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    learned = json.loads(tokenizer.to_str())["model"]["merges"][:merges]
-    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in learned]
-    text = "\n".join(["#version: 0.2", *pairs])  # no final newline: it would read as an empty merge
+    counts = Counter(word for text in texts for word in regex.findall(CLIP_PATTERN, text.lower()))
+    text = "\n".join(["#version: 0.2", *learn_merges(counts, merges)])  # a last newline would be a merge
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
         file.write(text.encode())
     storage.write_bytes(path, buffer.getvalue())
+
+
+def learn_merges(counts: Mapping[str, int], merges: int) -> list[str]:
+    """The byte pairs "a b" of words with their counts, most frequent first; ties go to the first by name."""
+    symbols = bytes_to_unicode()
+    words = {
+        (*(symbols[byte] for byte in word.encode()[:-1]), symbols[word.encode()[-1]] + "</w>"): count
+        for word, count in counts.items()
+    }
+    learned: list[str] = []
+    while len(learned) < merges:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, count in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += count
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        learned.append(" ".join(best))
+        words = {_merged(word, best): count for word, count in words.items()}
+    return learned
+
+
+def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """A word with every occurrence of a pair made one symbol, from the left."""
+    out: list[str] = []
+    for symbol in word:
+        if out and (out[-1], symbol) == pair:
+            out[-1] += symbol
+        else:
+            out.append(symbol)
+    return tuple(out)
 
 
 def train_gpt2_bpe(texts: Sequence[str], folder: Path, vocab_size: int, context: int) -> int:

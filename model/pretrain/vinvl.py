@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,20 +40,20 @@ SMALL = VinvlConfig(
     width_per_group=4,
     stage_channels=64,
     blocks=(2, 3, 5, 1),
-    anchor_sizes=(24, 48, 96, 192, 320),
-    roi_resolution=8,
+    anchor_sizes=(24, 48, 96, 160, 256),
+    roi_resolution=7,
     num_classes=len(LABELS),
     num_attributes=len(ATTRIBUTES),
     class_embedding=16,
     attribute_hidden=64,
-    short_side=256,
-    long_side=448,
+    short_side=192,
+    long_side=320,
     rpn_pre_nms=1000,
     rpn_post_nms=100,
     max_detections=40,
     ignore_box_regression=False,
 )
-"""Sizes of the small detector: 1.6 million parameters, a tenth of a second per picture on one core."""
+"""Sizes of the small detector: 1.7 million parameters, a tenth of a second per picture on one core."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -63,13 +62,13 @@ class VinvlPretrainParams:
 
     seed: Annotated[int, Field(ge=1_000_000)] = 1_000_300
     """Seed of the training scenes and of the weights; the held-out scenes have the next one."""
-    scenes: Annotated[int, Field(gt=0)] = 6000
+    scenes: Annotated[int, Field(gt=0)] = 1500
     """Training scenes."""
-    held_out: Annotated[int, Field(gt=0)] = 200
+    held_out: Annotated[int, Field(gt=0)] = 100
     """Scenes on which recall is measured."""
     steps: Annotated[int, Field(gt=0)] = 1800
     """Optimizer steps."""
-    batch: Annotated[int, Field(gt=0)] = 32
+    batch: Annotated[int, Field(gt=0)] = 8
     """Pictures per step."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Peak of the one-cycle learning rate (AdamW)."""
@@ -84,13 +83,12 @@ def train(out: Path, params: VinvlPretrainParams, device: str) -> dict[str, Any]
 
     Recall is the share of true boxes of held-out scenes that some region meets with IoU >= 0.5.
     """
-    workers = params.workers or os.cpu_count() or 1
     start = time.monotonic()
-    examples = draw_examples(params.seed, params.scenes, SMALL, workers)
-    held_out = draw_examples(params.seed + 1, params.held_out, SMALL, workers)
-    drawn = time.monotonic()
+    examples = draw_examples(params.seed, params.scenes, SMALL, params.workers)
+    held_out = draw_examples(params.seed + 1, params.held_out, SMALL, params.workers)
     torch.manual_seed(params.seed)
-    model = thaw(AttrRCNN(SMALL, LABELS, ATTRIBUTES)).to(device).train()
+    model = thaw(AttrRCNN(SMALL, LABELS, ATTRIBUTES)).train()
+    model = model.to(device).to(memory_format=torch.channels_last)
     curve = fit(model, examples, params, device)
     frozen = freeze(model).eval()
     frozen.save(out / "vinvl")
@@ -99,7 +97,6 @@ def train(out: Path, params: VinvlPretrainParams, device: str) -> dict[str, Any]
         "parameters": sum(p.numel() for p in frozen.parameters()),
         "loss_first": curve[0],
         "loss_last": float(np.mean(curve[-3:])),
-        "seconds_drawing": round(drawn - start, 1),
         "seconds": round(time.monotonic() - start, 1),
     }
 
@@ -115,7 +112,9 @@ def fit(
     curve: list[float] = []
     stream = batches(examples, params, device)
     for step in range(params.steps):
-        found = losses(model, next(stream), Sampling())
+        batch = next(stream)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            found = losses(model, batch, Sampling())
         loss = torch.stack(list(found.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -209,7 +208,7 @@ def augment(batch: Batch) -> Batch:
     mean = torch.tensor(SMALL.pixel_mean_bgr, device=device)[:, None, None]
     inside = (torch.arange(height, device=device) < batch.sizes[:, :1])[:, None, :, None]
     inside = inside & (torch.arange(width, device=device) < batch.sizes[:, 1:])[:, None, None, :]
-    images = (images.flip(1) - mean) * inside
+    images = ((images.flip(1) - mean) * inside).contiguous(memory_format=torch.channels_last)
     x1, y1, x2, y2 = batch.boxes.unbind(2)
     swapped = torch.stack([last - x2, y1, last - x1, y2], dim=2)
     boxes = torch.where((mirrored[:, None] & (batch.labels > 0))[:, :, None], swapped, batch.boxes)

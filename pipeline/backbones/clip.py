@@ -7,6 +7,7 @@ device rounds once, Pillow after each axis; on the CPU both round twice and agre
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -193,7 +194,11 @@ def load_clip(name: str, checkpoint: Path, device: str) -> Clip:
     else:
         if name not in open_clip.list_models():
             raise UserError(f"backbones.clip.name: open_clip has no model {name!r}; try ViT-B-16")
-        model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+        logging.disable(logging.WARNING)  # it would say that the weights stay random; they come next
+        try:
+            model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+        finally:
+            logging.disable(logging.NOTSET)
         tokenizer = open_clip.get_tokenizer(name)
     load_strictly(model, read_state_dict(checkpoint), f"CLIP {name}", checkpoint)
     return Clip(model, tokenizer, device, name=name, sha256=sha256)

@@ -31,7 +31,7 @@ class SamConfig:
     """Sizes of a SAM; the defaults are those of the built-in small one (``sam.json``)."""
 
     img_size: int = 256  # pixels of the padded square input
-    patch_size: int = 8  # pixels; the grid is img_size / patch_size a side
+    patch_size: int = 16  # pixels; the grid is img_size / patch_size a side
     embed_dim: int = 128  # channels inside the vision transformer
     depth: int = 4
     num_heads: int = 4
