@@ -24,17 +24,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from model import checkpoint
+from model import captioner, checkpoint, data, emosem, losses, mask_decoder, projectors
 from model.checkpoint import Progress
 from model.data import Batch, Frame, Samples, Visit, epoch_batches, read_features
 from model.emosem import EmoSEM, Finetune, Paradigm, Prefix
 from model.losses import dice_loss, focal_loss, language_loss
 from model.metrics.segmentation import score_maps
 from model.monitor import Curves, Report, StopSignals
+from model.precision import attention
 from pipeline.params import STRICT, Paths, UserError, fingerprint
 from pipeline.shard_index import Index
-from pipeline.storage import sha256_file
+from pipeline.storage import code_version, sha256_file
 
+_CODE = (captioner, data, emosem, losses, mask_decoder, projectors)
+"""What a run's checkpoint depends on besides this file: a resumed run must not mix two versions."""
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 
@@ -153,7 +156,9 @@ def train(
     optimizer, scheduler, epochs = _optimisation(model, samples["train"].table, params)
 
     parts = [sha256_file(path) for path in (sam_checkpoint, language_model / "model.safetensors")]
-    identity = fingerprint(dataclasses.replace(params, workers=0), parts, index.table["sha256"].to_pylist())
+    code = code_version(sys.modules[__name__], *_CODE)
+    seen = index.table["sha256"].to_pylist()
+    identity = fingerprint(dataclasses.replace(params, workers=0), parts, code, seen)
     saved = checkpoint.read(run / "checkpoint" / "last.pt", identity)
     progress = checkpoint.restore(saved, model, optimizer, scheduler) if saved else Progress(identity)
     if not saved:
@@ -289,14 +294,15 @@ def _as_it_is(batch: Any) -> Any:
 
 def answer(model: EmoSEM, batch: Batch) -> tuple[Tensor, Tensor]:
     """Mask logits (Q, H, W) and word logits (T, L, V) of a batch."""
-    logits: tuple[Tensor, Tensor] = model(
-        batch.sam,
-        batch.clip,
-        rows_Q=batch.rows,
-        emotion_Q=batch.emotion,
-        query_T=batch.query,
-        tokens_TL=batch.tokens,
-    )
+    with attention(batch.sam.device):
+        logits: tuple[Tensor, Tensor] = model(
+            batch.sam,
+            batch.clip,
+            rows_Q=batch.rows,
+            emotion_Q=batch.emotion,
+            query_T=batch.query,
+            tokens_TL=batch.tokens,
+        )
     return logits
 
 

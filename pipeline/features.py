@@ -25,7 +25,7 @@ from pipeline.artworks import BadImage
 from pipeline.backbones import BackbonesParams, ClipParams, SamParams, clip, pictures, sam, verify
 from pipeline.backbones.clip import Clip
 from pipeline.backbones.sam import SamEncoder
-from pipeline.parallel import ParallelParams, ShardOutcome, code_version, map_shards
+from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
 from pipeline.params import STRICT, Paths, fingerprint
 from pipeline.schema import shard_stem
 
@@ -60,7 +60,7 @@ def build(
         (backbones.sam.arch, verify(backbones.sam.checkpoint)),
         (backbones.clip.name, verify(backbones.clip.checkpoint)),
     )
-    code = code_version(sys.modules[__name__], sam, clip, pictures, artworks, geometry, tables)
+    code = storage.code_version(sys.modules[__name__], sam, clip, pictures, artworks, geometry, tables)
     digests = tables.input_digests(paths, pictures=True)
     jobs = {shard: fingerprint(weights, code, digest) for shard, digest in digests.items()}
     process = functools.partial(process_shard, paths=paths, params=params, backbones=backbones)

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from pipeline import geometry, storage, tables
 from pipeline.geometry import frame_size, pixel_ranges
-from pipeline.parallel import ParallelParams, ShardOutcome, code_version, map_shards
+from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
 from pipeline.params import STRICT, Paths, fingerprint
 from pipeline.schema import SIMILARITY, shard_stem
 from pipeline.tables import shard_file
@@ -206,7 +206,7 @@ def build(paths: Paths, params: MasksParams, parallel: ParallelParams) -> dict[s
     Every artwork that `similarity` came through is there, sorted by key; one that was only given "something
     else" has its KEY.json alone. Raises `UserError` when an earlier step has not run.
     """
-    code = code_version(sys.modules[__name__], geometry, tables)
+    code = storage.code_version(sys.modules[__name__], geometry, tables)
     jobs = {
         shard: fingerprint(
             params,

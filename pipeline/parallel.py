@@ -7,7 +7,6 @@ tensors and models never travel.
 """
 
 import dataclasses
-import inspect
 import json
 import sys
 import time
@@ -15,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import pydantic
@@ -47,11 +45,6 @@ class ShardOutcome:
 
 
 Process = Callable[[int], ShardOutcome]
-
-
-def code_version(*modules: ModuleType) -> str:
-    """SHA-256 over the modules' source: part of a fingerprint, so edited code redoes its shards."""
-    return storage.sha256_text("\0".join(inspect.getsource(module) for module in modules))
 
 
 def read_sidecar(out: Path, shard: int) -> dict[str, Any] | None:

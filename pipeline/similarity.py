@@ -22,7 +22,7 @@ from pipeline import artworks, geometry, storage, tables
 from pipeline.artworks import BadImage
 from pipeline.backbones import BackbonesParams, ClipParams, clip, pictures, verify
 from pipeline.backbones.clip import Clip
-from pipeline.parallel import ParallelParams, ShardOutcome, code_version, map_shards
+from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
 from pipeline.params import STRICT, Paths, fingerprint
 from pipeline.schema import SIMILARITY, shard_stem
 from pipeline.tables import Groups, shard_file
@@ -58,7 +58,7 @@ def build(
     """
     weights = verify(backbones.clip.checkpoint)
     settings = (params.utterances, params.fit, backbones.clip.name, weights)
-    code = code_version(sys.modules[__name__], clip, pictures, artworks, geometry, tables)
+    code = storage.code_version(sys.modules[__name__], clip, pictures, artworks, geometry, tables)
     jobs = {
         shard: fingerprint(settings, code, digest, storage.sha256_file(shard_file(paths, "regions", shard)))
         for shard, digest in tables.input_digests(paths, pictures=True).items()

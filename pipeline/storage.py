@@ -1,6 +1,7 @@
 """Files that are whole or absent: atomic writes, and tars that are byte-identical on every rerun."""
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
@@ -120,3 +122,8 @@ def sha256_file(path: Path) -> str:
 def sha256_text(text: str) -> str:
     """Hex SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_version(*modules: ModuleType) -> str:
+    """SHA-256 over the modules' source: part of a fingerprint, so edited code redoes its shards."""
+    return sha256_text("\0".join(inspect.getsource(module) for module in modules))

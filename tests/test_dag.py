@@ -34,8 +34,8 @@ def world(folder: Path) -> Path:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["gallery"]["artworks"] = 24
     params["utterances"]["num_shards"] = 2
-    params["train"]["max_steps"] = 3
-    params["alignment"]["epochs"] = 1
+    params["train"]["epochs"] = 1
+    params["alignment"]["epochs"] = 2
     params["report"]["items"] = 3
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder

@@ -8,7 +8,6 @@ house"). Scenery crops and texts, which no utterance of a feeling names, teach t
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,6 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.tokenizer import SimpleTokenizer
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision.ops import roi_align
 
 from model.pretrain.data import CLASSES, FIRST_SCENERY, Canvas, Subject, corpus, load_canvases
@@ -278,16 +276,6 @@ def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW
     vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=next(model.parameters()).is_cuda)
-
-
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16, on a GPU and on processors alike: half the time of float32 in both."""
-    return torch.autocast(device.type, torch.bfloat16)
-
-
-def attention(device: torch.device) -> AbstractContextManager[Any]:
-    """Plain attention on a processor, whose fused backward is several times slower at these lengths."""
-    return nullcontext() if device.type == "cuda" else sdpa_kernel(SDPBackend.MATH)
 
 
 def save_half(model: nn.Module, path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from model.losses import IGNORE, language_loss
+from model.precision import attention, autocast
 from pipeline.emotions import EMOTIONS, prompt
 from pipeline.gallery import EVOKES, KINDS, Look, Motif
 from pipeline.gallery.grammar import disagreement, utterance
@@ -34,7 +35,7 @@ class LanguageModelPretrainParams:
 
     seed: Annotated[int, Field(ge=1_000_000)] = 3_000_000
     """Of the sentences and the weights; galleries have smaller ones."""
-    sentences: Positive = 80_000
+    sentences: Positive = 60_000
     """Texts to learn from, before duplicates are dropped."""
     held_out: Positive = 2_000
     """Texts to measure perplexity on, none of them learnt from."""
@@ -46,8 +47,8 @@ class LanguageModelPretrainParams:
     heads: Positive = 4
     positions: Positive = 64
     """Longest prefix and text together, tokens."""
-    steps: Positive = 3_000
-    batch_size: Positive = 256
+    steps: Positive = 800
+    batch_size: Positive = 96
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     """AdamW's highest, after 5 % of the steps; then half a cosine to 0."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -157,7 +158,8 @@ def fit(model: torch.nn.Module, rows: Tensor, params: LanguageModelPretrainParam
     model.train()
     for _ in range(params.steps):
         chosen = torch.randint(len(rows), (params.batch_size,), generator=generator)
-        loss = loss_of(model, rows[chosen.to(rows.device)])
+        with autocast(rows.device), attention(rows.device):
+            loss = loss_of(model, rows[chosen.to(rows.device)])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

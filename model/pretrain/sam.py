@@ -4,8 +4,8 @@ Three kinds of prompt, each decoded for many targets of many pictures at once:
 
 - *visual*, as in SAM: a point or a box picks one motif or one part of the scenery; single mask and the best
   of the three ambiguity-aware ones, and the IoU head.
-- *semantic*, as in SAM's text-to-mask experiment: one sparse token, the mean of learned embeddings of one to
-  eight kinds through a linear layer, asks for all visible pixels of these kinds. It stands alone or among
+- *semantic*, as in SAM's text-to-mask experiment: one sparse token, the mean of embeddings of one to eight
+  kinds through a linear layer, asks for all visible pixels of these kinds. It stands alone or among
   seven tokens that say nothing, as EmoSEM's emotion word stands in its prompt.
 - *semantic mask tokens*: the same embeddings added to SAM's mask token 0, eight at a time and without any
   prompt, as in EmoSEM's multi-mask paradigm.
@@ -28,7 +28,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.pretrain.clip import adamw, autocast, save_half
+from model.precision import autocast
+from model.pretrain.clip import adamw, save_half
 from model.pretrain.data import CLASSES, FIRST_SCENERY, OWNERS, SCENERY_OWNER, Canvas, load_canvases
 from pipeline import storage
 from pipeline.backbones.sam import SamConfig, build_sam
@@ -38,6 +39,8 @@ KINDS = FIRST_SCENERY
 """Number of kinds that a semantic prompt can name."""
 NOTHING = len(CLASSES) - 1
 """Class of pixels that nobody owns (the number that `view` has in `CLASSES`, which no pixel is)."""
+MOTIF_WEIGHT = 3.0
+"""Weight of a motif's cells in the auxiliary loss; scenery owns most of a picture."""
 CARRIERS = 7
 """Tokens that say nothing around a semantic token; EmoSEM's prompt has as many constant words."""
 SLOTS = 8
@@ -59,11 +62,11 @@ class SamPretrainParams:
     """Training scenes."""
     held_out: Annotated[int, Field(gt=0)] = 120
     """Scenes on which IoU is measured."""
-    encoder_steps: Annotated[int, Field(gt=0)] = 640
+    encoder_steps: Annotated[int, Field(gt=0)] = 1200
     """Optimizer steps of the encoder alone on the auxiliary loss: what things are, before how to be asked."""
     encoder_batch: Annotated[int, Field(gt=0)] = 24
     """Pictures per step of the encoder alone."""
-    steps: Annotated[int, Field(gt=0)] = 640
+    steps: Annotated[int, Field(gt=0)] = 450
     """Optimizer steps of the whole."""
     batch: Annotated[int, Field(gt=0)] = 12
     """Pictures per step of the whole."""
@@ -87,17 +90,23 @@ class Teacher(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.kinds = nn.Embedding(KINDS, width)
+        self.classify = nn.Conv2d(width, len(CLASSES), 1)
         self.to_prompt = nn.Linear(width, width)
         self.to_mask_token = nn.Linear(width, width)
         self.carriers = nn.Parameter(torch.randn(CARRIERS, width))
-        self.classify = nn.Conv2d(width, len(CLASSES), 1)
+        nn.init.eye_(self.to_prompt.weight)
+        nn.init.eye_(self.to_mask_token.weight)
 
     def meaning(self, sets: Tensor) -> Tensor:
-        """Sets of kinds, bool (..., KINDS), as the mean of their embeddings (..., width)."""
+        """Sets of kinds, bool (..., KINDS), as the mean of their embeddings (..., width).
+
+        A kind's embedding is the direction by which the auxiliary classifier knows it, so a token looks from the
+        start like what it asks for, as a text embedding of CLIP looks like an image's.
+        """
         weights = sets.float()
-        mean: Tensor = weights @ self.kinds.weight / weights.sum(-1, keepdim=True).clamp(min=1)
-        return mean
+        directions = F.normalize(self.classify.weight.detach()[:KINDS, :, 0, 0], dim=1)
+        mean: Tensor = weights @ directions / weights.sum(-1, keepdim=True).clamp(min=1)
+        return mean * directions.shape[1] ** 0.5
 
     def prompts(self, sets: Tensor) -> Tensor:
         """Sparse prompts (N, CARRIERS + 1, width) of sets (N, KINDS): the carriers, then what is asked for.
@@ -246,7 +255,10 @@ def draw_sets(present: Tensor, count: int, empty: float = 0.1) -> Tensor:
     rank_absent = order.masked_fill(here, 2.0).argsort(-1).argsort(-1)
     num_here = torch.randint(1, 4, (*shape[:2], 1), device=device)
     num_here = num_here.masked_fill(torch.rand(num_here.shape, device=device) < empty, 0)
-    num_absent = torch.randint(0, 6, num_here.shape, device=device).maximum(1 - num_here)
+    plain = (torch.rand(num_here.shape, device=device) < 0.5) & (num_here > 0)  # one kind and nothing else
+    num_here = num_here.masked_fill(plain, 1)
+    num_absent = torch.randint(0, 6, num_here.shape, device=device).masked_fill(plain, 0)
+    num_absent = num_absent.maximum(1 - num_here)
     return ((rank_here < num_here) & here) | ((rank_absent < num_absent) & ~here)
 
 
@@ -313,7 +325,9 @@ def dense_loss(teacher: Teacher, grids: Tensor, classes: Tensor) -> Tensor:
     """Cross-entropy of each grid cell's class against that of one pixel of it, at a random place."""
     cell = OWNERS // grids.shape[-1]
     row, column = torch.randint(cell, (2,)).tolist()
-    return F.cross_entropy(teacher.classify(grids).float(), classes[:, row::cell, column::cell])
+    weight = torch.full((len(CLASSES),), 1.0, device=grids.device)
+    weight[:KINDS] = MOTIF_WEIGHT
+    return F.cross_entropy(teacher.classify(grids).float(), classes[:, row::cell, column::cell], weight)
 
 
 def losses(

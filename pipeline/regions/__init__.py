@@ -20,7 +20,7 @@ from pydantic import Field
 
 from pipeline import storage
 from pipeline.backbones import BackbonesParams, verify
-from pipeline.parallel import ParallelParams, ShardOutcome, code_version, map_shards
+from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
 from pipeline.params import STRICT, Paths, UserError, fingerprint
 from pipeline.regions.table import WHOLE, Found, Rejected, region_row
 from pipeline.schema import REGIONS, shard_stem
@@ -188,9 +188,9 @@ def _source_fingerprint(params: RegionsParams, backbones: BackbonesParams) -> st
     )
 
     if params.source == "apolo":
-        return fingerprint("apolo", code_version(apolo, apolo_boxes, table))
+        return fingerprint("apolo", storage.code_version(apolo, apolo_boxes, table))
     network = (boxes, config, postprocess, resnext, roi_heads, rpn, vinvl, weights)
-    code = code_version(artworks, pictures, table, *network)
+    code = storage.code_version(artworks, pictures, table, *network)
     checkpoint = backbones.vinvl.checkpoint
     sizes = checkpoint.with_suffix(".json")
     hashes = [verify(checkpoint), verify(sizes) if sizes.is_file() else ""]
