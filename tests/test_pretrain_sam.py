@@ -157,7 +157,9 @@ def test_prompts_of_a_teacher() -> None:
     teacher = Teacher(16)
     sets = torch.zeros(1, KINDS, dtype=torch.bool)
     sets[0, [2, 5]] = True
-    torch.testing.assert_close(teacher.meaning(sets)[0], teacher.kinds.weight[[2, 5]].mean(0))
+    known = teacher.classify.weight[[2, 5], :, 0, 0]
+    directions = known / known.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(teacher.meaning(sets)[0], directions.mean(0) * 4)  # sqrt of the width
     assert teacher.prompts(sets).shape == (1, recipe.CARRIERS + 1, 16)
 
 
@@ -165,7 +167,17 @@ def test_the_recipe_writes_a_loadable_sam(
     tmp_path: Path, canvases: list[Canvas], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe, "load_canvases", lambda seed, count, workers: canvases[:count])
-    params = SamPretrainParams(scenes=3, held_out=2, steps=2, batch=2, visual=2, semantic=2, workers=1)
+    params = SamPretrainParams(
+        scenes=3,
+        held_out=2,
+        encoder_steps=2,
+        encoder_batch=2,
+        steps=2,
+        batch=2,
+        visual=2,
+        semantic=2,
+        workers=1,
+    )
     measured = recipe.train(tmp_path, params, "cpu")
     names = {"point_iou", "point_best_iou", "box_iou", "semantic_iou", "multi_iou", "seconds", "loss"}
     assert names <= measured.keys()

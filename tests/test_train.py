@@ -108,7 +108,8 @@ def test_a_handful_of_samples_is_learnt_by_heart(
     tmp_path: Path, parts: tuple[Path, Path], variant: str
 ) -> None:
     params = TrainParams(
-        epochs=90,
+        epochs=120,
+        schedule="constant",
         batch_size=12,
         finetune="mask-decoder",  # a random mixer, frozen, would teach slowly
         learning_rate=5e-3,
@@ -127,7 +128,7 @@ def test_a_handful_of_samples_is_learnt_by_heart(
         }
         for at in (1, -1)
     )
-    assert last["dice"] < 0.3 < first["dice"]
+    assert last["dice"] < 0.3 < first["dice"]  # the union of both emotions' quarters would leave 1/3
     assert last["language"] < 0.6 < first["language"]
 
 

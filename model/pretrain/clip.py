@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from model.precision import attention, autocast
 from model.pretrain.data import CLASSES, FIRST_SCENERY, Canvas, Subject, corpus, load_canvases
 from pipeline import storage
 from pipeline.backbones.clip import BPE, Clip, build_clip

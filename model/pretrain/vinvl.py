@@ -50,6 +50,7 @@ SMALL = VinvlConfig(
     long_side=320,
     rpn_pre_nms=1000,
     rpn_post_nms=100,
+    min_detections=30,
     max_detections=40,
     ignore_box_regression=False,
 )
