@@ -1,6 +1,7 @@
 """What a person types. Every command is a DVC stage's own code, or a library call; heavy imports stay inside.
 
-Numbers live in params.yaml alone: no option here repeats one. Exit codes: 0 done, 1 failed, 2 wrong usage or params.
+Numbers live in params.yaml alone: no option here repeats one. Exit codes: 0 done, 1 failed, 2 wrong usage
+or params.
 """
 
 import dataclasses
@@ -20,7 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="Params file; the default is the built-in gallery.")]
+ParamsFile = Annotated[
+    Path, typer.Option("--params", help="Params file; the default is the built-in gallery.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 PARAMS = Path("params.yaml")
 
@@ -58,8 +61,10 @@ def _print(values: Any, as_json: bool) -> None:
         print(json.dumps(values, indent=1))
         return
     for key, value in values.items():
-        if not isinstance(value, dict | list):
-            print(f"{key:>24}  {value}")
+        if isinstance(value, dict):
+            _print({f"{key}.{name}": part for name, part in value.items()}, as_json)
+        elif not isinstance(value, list):
+            print(f"{key:>32}  {value}")
 
 
 @app.command()
@@ -89,7 +94,9 @@ def cache_features(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
 
 @app.command()
 def train(
-    paradigm: Annotated[Paradigm, typer.Option(help="One mask for one emotion, or all eight at once.")] = Paradigm.single,
+    paradigm: Annotated[
+        Paradigm, typer.Option(help="One mask for one emotion, or all eight at once.")
+    ] = Paradigm.single,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -102,7 +109,9 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A trained run, e.g. runs/single.")],
     path: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
     emotion: Annotated[str, typer.Option(help="One of the eight emotions, or all.")] = "all",
-    out: Annotated[Path, typer.Option(help="Where maps, overlays and predictions.jsonl go.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Where maps, overlays and predictions.jsonl go.")] = Path(
+        "predictions"
+    ),
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -124,12 +133,15 @@ def predict(
         print(json.dumps(rows, indent=1))
         return
     for row in rows:
-        print(f"{row['image']}  {row['emotion']}: {row['explanation']}")
+        said = row["explanation"] if not row.get("error") else f"not answered: {row['error']}"
+        print(f"{row['image']}  {row['emotion']}: {said}")
 
 
 @app.command()
 def score(
-    maps: Annotated[Path | None, typer.Option(help="Score a folder of PAINTING_EMOTION.npy|png of any method.")] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Score a folder of PAINTING_EMOTION.npy|png of any method.")
+    ] = None,
     apolo: Annotated[Path | None, typer.Option(help="APOLO release; default: the one in params.")] = None,
     split: Annotated[str, typer.Option(help="APOLO split, val or test.")] = "test",
     params: ParamsFile = PARAMS,
@@ -144,12 +156,17 @@ def score(
     from pipeline.params import Paths, load_params
 
     paths = load_params(params, "paths", Paths)
-    _print(score_folder(maps, apolo or paths.apolo, split, paths, load_params(params, "score", ScoreParams)), as_json)
+    _print(
+        score_folder(maps, apolo or paths.apolo, split, paths, load_params(params, "score", ScoreParams)),
+        as_json,
+    )
 
 
 @app.command("shard-stats")
 def shard_stats(
-    folder: Annotated[Path | None, typer.Argument(help="A shards folder; default: the one in params.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="A shards folder; default: the one in params.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte and check it.")] = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,

@@ -30,7 +30,7 @@ FOREGROUND = 0.35
 """Share of a map's range above which the overlay draws its outline: APOLO's threshold."""
 
 
-def predict_images(  # noqa: PLR0917
+def predict_images(
     run: Path, path: Path, emotion: str, out: Path, params: PredictParams, backbones: BackbonesParams
 ) -> list[dict[str, Any]]:
     """Answer for a picture, or for each picture of a folder.

@@ -73,7 +73,9 @@ def map_shards(
     """
     out.mkdir(parents=True, exist_ok=True)
     _sweep(out, jobs)
-    todo = [shard for shard in sorted(jobs) if (read_sidecar(out, shard) or {}).get("fingerprint") != jobs[shard]]
+    todo = [
+        shard for shard in sorted(jobs) if (read_sidecar(out, shard) or {}).get("fingerprint") != jobs[shard]
+    ]
     for shard in todo:  # an old sidecar must not vouch for a half-replaced shard
         (out / f"{shard_stem(shard)}.json").unlink(missing_ok=True)
     with _runner(process, params) as run:

@@ -29,8 +29,8 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would lock out the others of a shared folder
-        os.replace(name, path)
+        Path(name).chmod(0o644)  # mkstemp's 0600 would lock out the others of a shared folder
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

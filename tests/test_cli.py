@@ -19,7 +19,8 @@ def test_help_answers_without_the_heavy_imports() -> None:
         "import sys, cli\n"
         "from typer.testing import CliRunner\n"
         "assert CliRunner().invoke(cli.app, ['--help']).exit_code == 0\n"
-        "print([m for m in ('torch', 'cv2', 'pandas', 'transformers', 'dask', 'pyarrow') if m in sys.modules])\n"
+        "heavy = ('torch', 'cv2', 'pandas', 'transformers', 'dask', 'pyarrow')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -27,8 +28,19 @@ def test_help_answers_without_the_heavy_imports() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["gallery", "build-pseudo-masks", "cache-features", "train", "predict", "score", "shard-stats", "look", "report",
-     "bench", "pretrain-tiny"],
+    [
+        "gallery",
+        "build-pseudo-masks",
+        "cache-features",
+        "train",
+        "predict",
+        "score",
+        "shard-stats",
+        "look",
+        "report",
+        "bench",
+        "pretrain-tiny",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     done = run(command, "--help")

@@ -1,4 +1,4 @@
-"""The house rules that a reviewer would otherwise have to remember: import directions, and DVC's dependency lists."""
+"""House rules that a reviewer would otherwise have to remember: import directions, DVC dependencies."""
 
 from pathlib import Path
 
@@ -8,7 +8,9 @@ import yaml
 from tests.imports import ROOT, closure, direct_imports
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-TRUNK = {f"pipeline.{name}" for name in ("schema", "emotions", "shards", "shard_index", "storage", "params")} | {"pipeline"}
+TRUNK = {
+    f"pipeline.{name}" for name in ("schema", "emotions", "shards", "shard_index", "storage", "params")
+} | {"pipeline"}
 # Where a model file may meet raw pictures and frozen encoders (design, Sec. 2).
 RAW_PICTURES = {
     "model/predict_images.py",
@@ -38,7 +40,11 @@ def test_model_reads_shards_and_not_pictures(file: Path) -> None:
     assert not {module for module in imported if module.startswith("stages")}
     if name in RAW_PICTURES or name.startswith(("model/pretrain/", "model/baselines/")):
         return
-    outside = {module for module in imported if not any(module == t or module.startswith(f"{t}.") for t in TRUNK - {"pipeline"})}
+    outside = {
+        module
+        for module in imported
+        if not any(module == t or module.startswith(f"{t}.") for t in TRUNK - {"pipeline"})
+    }
     assert outside <= {"pipeline"}
 
 
@@ -47,11 +53,13 @@ def test_only_parallel_knows_dask() -> None:
         for file in files(package):
             text = file.read_text(encoding="utf-8")
             if file.name != "parallel.py":
-                assert "import dask" not in text and "from dask" not in text and "distributed import" not in text, file
+                assert (
+                    "import dask" not in text and "from dask" not in text and "distributed import" not in text
+                ), file
 
 
 def stage_bodies() -> dict[str, dict]:
-    return {name: body for name, body in DVC["stages"].items()}
+    return dict(DVC["stages"])
 
 
 @pytest.mark.parametrize("name", stage_bodies())

@@ -1,4 +1,4 @@
-"""The whole DAG on a tiny world: it runs, a second run does nothing, and a rerun from nothing gives the same bytes."""
+"""The whole DAG on a tiny world: it runs, a second run does nothing, a rerun gives the same bytes."""
 
 import os
 import shutil
@@ -20,7 +20,12 @@ def run(folder: Path, *command: str) -> str:
     bin_dir = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [f"{bin_dir}/{command[0]}", *command[1:]], cwd=folder, capture_output=True, text=True, check=False, env=environment
+        [f"{bin_dir}/{command[0]}", *command[1:]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr

@@ -39,7 +39,14 @@ def test_counts_reconcile_and_a_second_run_does_nothing(world: tuple[Path, Path]
     out, log = world
     process = functools.partial(write_shard, out, log)
     first = map_shards("x", out, JOBS, process, ParallelParams())
-    assert first == {"shards": 3, "done": 3, "skipped": 0, "kept": 6, "rejected": 1, "reasons": {"truncated": 1}}
+    assert first == {
+        "shards": 3,
+        "done": 3,
+        "skipped": 0,
+        "kept": 6,
+        "rejected": 1,
+        "reasons": {"truncated": 1},
+    }
     second = map_shards("x", out, JOBS, process, ParallelParams())
     assert second == {**first, "done": 0, "skipped": 3}
     assert ran(log) == [0, 1, 2]
@@ -79,6 +86,10 @@ def test_dask_workers_give_the_same_files(world: tuple[Path, Path], tmp_path: Pa
     out, log = world
     other = tmp_path / "dask"
     here = map_shards("x", out, JOBS, functools.partial(write_shard, out, log), ParallelParams())
-    there = map_shards("x", other, JOBS, functools.partial(write_shard, other, log), ParallelParams(workers=2))
+    there = map_shards(
+        "x", other, JOBS, functools.partial(write_shard, other, log), ParallelParams(workers=2)
+    )
     assert here == there
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {
+        p.name: p.read_bytes() for p in other.iterdir()
+    }

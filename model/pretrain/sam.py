@@ -62,25 +62,22 @@ class SamPretrainParams:
     """Training scenes."""
     held_out: Annotated[int, Field(gt=0)] = 120
     """Scenes on which IoU is measured."""
-    encoder_steps: Annotated[int, Field(gt=0)] = 1200
+    encoder_steps: Annotated[int, Field(gt=0)] = 1500
     """Optimizer steps of the encoder alone on the auxiliary loss: what things are, before how to be asked."""
     encoder_batch: Annotated[int, Field(gt=0)] = 24
     """Pictures per step of the encoder alone."""
-    steps: Annotated[int, Field(gt=0)] = 450
-    """Optimizer steps of the whole."""
-    batch: Annotated[int, Field(gt=0)] = 12
-    """Pictures per step of the whole."""
+    steps: Annotated[int, Field(gt=0)] = 500
+    """Optimizer steps of prompt encoder and mask decoder; the encoder stays as it is then."""
+    batch: Annotated[int, Field(gt=0)] = 16
+    """Pictures per step of these."""
     visual: Annotated[int, Field(gt=0)] = 2
     """Visual prompts per picture and step."""
     semantic: Annotated[int, Field(gt=0)] = 4
     """Semantic prompts per picture and step; a group of `SLOTS` semantic mask tokens comes on top."""
-    lr: Annotated[float, Field(gt=0)] = 8e-4
+    lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak of the one-cycle learning rate (AdamW)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """AdamW's."""
-    dense_weight: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of an auxiliary loss: each grid cell names the kind at a random pixel of its own, by a linear
-    layer that is thrown away. It teaches the encoder what things are long before the masks do."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that draw the scenes; 0: one per core."""
 
@@ -100,8 +97,8 @@ class Teacher(nn.Module):
     def meaning(self, sets: Tensor) -> Tensor:
         """Sets of kinds, bool (..., KINDS), as the mean of their embeddings (..., width).
 
-        A kind's embedding is the direction by which the auxiliary classifier knows it, so a token looks from the
-        start like what it asks for, as a text embedding of CLIP looks like an image's.
+        A kind's embedding is the direction by which the auxiliary classifier knows it, so a token looks from
+        the start like what it asks for, as a text embedding of CLIP looks like an image's.
         """
         weights = sets.float()
         directions = F.normalize(self.classify.weight.detach()[:KINDS, :, 0, 0], dim=1)
@@ -314,7 +311,7 @@ def visual_targets(pictures: Pictures, chosen: Tensor, owners: Tensor, count: in
 
 
 def view(sam: Sam, pictures: Pictures, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Augmented pictures (mirrored, recoloured) as SAM's input (B, 3, S, S), their owners and classes (B, S, S)."""
+    """Mirrored, recoloured pictures as SAM's input (B, 3, S, S), their owners and classes (B, S, S)."""
     images, owners, sizes = pictures.batch(chosen, mirror=True)
     gain = 1 + (torch.rand(len(chosen), 3, 1, 1, device=images.device) - 0.5) * 0.3
     pixels = preprocess(sam, (images.float() * gain).clamp(0, 255), sizes)
@@ -345,8 +342,9 @@ def losses(
     prompts = visual_prompts(sam, target, boxed, noise=0.05)
     sets = draw_sets(present_kinds(classes), params.semantic + SLOTS)
     set_target = set_masks(sets, classes)
-    with autocast(device):
+    with autocast(device), torch.no_grad():
         grids = sam.image_encoder(pixels)
+    with autocast(device):
         many = grids.repeat_interleave(params.visual, 0)
         visual, scores = decode(sam, many, own_tokens.expand(len(many), -1, -1), prompts, dense_pe)
         asked = sets[:, : params.semantic].flatten(0, 1)
@@ -356,7 +354,6 @@ def losses(
         semantic, semantic_scores = decode(sam, many, own_tokens.expand(len(many), -1, -1), alone, dense_pe)
         slots = own_tokens[:1] + teacher.to_mask_token(teacher.meaning(sets[:, params.semantic :]))
         multi, _ = decode(sam, grids, slots, grids.new_zeros(len(grids), 0, grids.shape[1]), dense_pe)
-        dense = dense_loss(teacher, grids, classes)
     visual, semantic, multi = visual.float(), semantic[:, :1].float(), multi.float()
     each = mask_loss(visual, target[:, None])
     found["visual"] = each[:, 0].mean() + each[:, 1:].amin(1).mean()
@@ -368,7 +365,6 @@ def losses(
     found["iou"] = found["iou"] + F.mse_loss(
         semantic_scores[:, :1].float(), iou(semantic.detach(), semantic_target)
     )
-    found["dense"] = params.dense_weight * dense
     return found
 
 
@@ -400,9 +396,18 @@ def train(out: Path, params: SamPretrainParams, device: str) -> dict[str, Any]:
     }
 
 
+def align(sam: Sam) -> None:
+    """Let the untrained mixer's queries and keys be the same projection, so that like attends to like."""
+    for block in sam.mask_decoder.transformer.layers:
+        for attention in (block.cross_attn_token_to_image, block.cross_attn_image_to_token):
+            attention.k_proj.load_state_dict(attention.q_proj.state_dict())
+
+
 def fit(sam: Sam, teacher: Teacher, pictures: Pictures, params: SamPretrainParams) -> dict[str, float]:
-    """The encoder on the auxiliary loss, then the whole; returns the last step's losses."""
-    both = nn.ModuleList([sam, teacher])
+    """The encoder on the auxiliary loss, then the rest on it; returns the last steps' losses."""
+    align(sam)
+    encoder = nn.ModuleList([sam.image_encoder, teacher.classify])
+    rest = nn.ModuleList([sam.prompt_encoder, sam.mask_decoder, teacher])
 
     def encoder_losses(chosen: Tensor) -> dict[str, Tensor]:
         pixels, _, classes = view(sam, pictures, chosen)
@@ -412,12 +417,13 @@ def fit(sam: Sam, teacher: Teacher, pictures: Pictures, params: SamPretrainParam
     def all_losses(chosen: Tensor) -> dict[str, Tensor]:
         return losses(sam, teacher, pictures, chosen, params)
 
-    _optimize(both, encoder_losses, pictures, params, params.encoder_steps, params.encoder_batch)
-    return _optimize(both, all_losses, pictures, params, params.steps, params.batch)
+    found = _optimize(encoder, encoder_losses, pictures, params, params.encoder_steps, params.encoder_batch)
+    encoder.requires_grad_(False)
+    return found | _optimize(rest, all_losses, pictures, params, params.steps, params.batch)
 
 
 def _optimize(
-    both: nn.Module,
+    parts: nn.Module,
     losses_of: Callable[[Tensor], dict[str, Tensor]],
     pictures: Pictures,
     params: SamPretrainParams,
@@ -426,23 +432,23 @@ def _optimize(
 ) -> dict[str, float]:
     """One cycle of AdamW on random batches of pictures; returns the last step's losses."""
     device = pictures.images.device
-    optimizer = adamw(both, params.lr, params.weight_decay)
+    optimizer = adamw(parts, params.lr, params.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, steps, pct_start=0.12)
     rng = np.random.default_rng([params.seed, steps])
     found: dict[str, Tensor] = {}
-    both.train()
+    parts.train()
     for step in range(steps):
         chosen = torch.from_numpy(rng.integers(len(pictures.images), size=batch)).to(device)
         found = losses_of(chosen)
         optimizer.zero_grad(set_to_none=True)
         sum(found.values(), torch.zeros((), device=device)).backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 50 == 0 or step == steps - 1:
             shown = ", ".join(f"{name} {value.item():.3f}" for name, value in found.items())
             print(f"sam: step {step}/{steps}, {shown}", flush=True)
-    both.eval()
+    parts.eval()
     return {name: round(value.item(), 4) for name, value in found.items()}
 
 

@@ -60,7 +60,11 @@ def pretrain(out: Path, params: PretrainParams, only: Backbone | None = None) ->
     hardware = torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})"
     for name in [only] if only else get_args(Backbone):
         measured = trainers[name](out, getattr(params, name), device)
-        measured |= {"recipe": as_json(getattr(params, name)), "hardware": hardware, "torch": torch.__version__}
+        measured |= {
+            "recipe": as_json(getattr(params, name)),
+            "hardware": hardware,
+            "torch": torch.__version__,
+        }
         storage.write_json(out / f"{name}.{QUALITY}", measured)
     return finish(out)
 
@@ -83,9 +87,10 @@ def _card(out: Path, quality: dict[str, Any], hashes: dict[str, str]) -> str:
     lines = [
         "# Tiny backbones of the built-in gallery",
         "",
-        "Small networks of the same architectures as SAM, CLIP, GPT-2 and VinVL, trained from random weights on",
-        "drawn gallery scenes (seeds from 1,000,000 upwards, which no gallery uses) and sentences of its grammar.",
-        "They know nothing else: on real paintings they run, and what they say is not to be believed.",
+        "Small networks of the same architectures as SAM, CLIP, GPT-2 and VinVL, trained from random weights",
+        "on drawn gallery scenes (seeds from 1,000,000 upwards, which no gallery uses) and sentences of its",
+        "grammar. They know nothing else: on real paintings they run, and what they say is not to be",
+        "believed.",
         "Stored as float16. Made by `python cli.py pretrain-tiny`; loading checks the hashes below.",
     ]
     for name, measured in quality.items():
