@@ -11,7 +11,7 @@ repro: .venv/installed
 	@echo "report: $(CURDIR)/report/index.html"
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
