@@ -222,7 +222,11 @@ def test_sam_and_gpt2_are_taken_over(parts: tuple[Path, Path]) -> None:
 def test_multi_starts_from_sams_first_token(parts: tuple[Path, Path]) -> None:
     state = load_sam_decoder(parts[0]).state
     decoder = pretrained(parts, "multi", "mask").mask_decoder.state_dict()
-    assert torch.equal(decoder["mask_tokens.weight"], state["mask_tokens.weight"][:1].repeat(8, 1))
+    first = state["mask_tokens.weight"][0]
+    noise = decoder["mask_tokens.weight"] - first
+    scale = first.square().mean().sqrt()
+    assert torch.allclose(noise.square().mean().sqrt(), scale, rtol=0.3)
+    assert torch.pdist(decoder["mask_tokens.weight"]).min() > scale  # no two emotions start alike
     for i in range(8):
         for layer in range(3):
             name = f"layers.{layer}.weight"
