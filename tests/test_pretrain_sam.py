@@ -9,7 +9,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 from model.pretrain import sam as recipe
 from model.pretrain.data import CLASSES, OWNERS, Canvas, load_canvases
-from model.pretrain.sam import CELL, KINDS, NOTHING, Pictures, SamPretrainParams, Teacher, decode, draw_sets
+from model.pretrain.sam import SamPretrainParams, Teacher, decode
+from model.pretrain.segmentation_data import CELL, KINDS, NOTHING, Pictures, draw_sets
 from pipeline.backbones.sam import build_sam, load_sam
 from tests.encoders import SAM
 
