@@ -9,7 +9,6 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from torch.nn import functional as F
-from transformers import AutoTokenizer
 
 from model.pretrain import clip, data
 from model.pretrain.clip import ClipPretrainParams, contrastive_loss, cut, fits, jitter
@@ -23,9 +22,9 @@ from model.pretrain.data import (
     load_canvases,
     load_scenes,
 )
-from model.pretrain.tokenizers import END_OF_TEXT, train_clip_bpe, train_gpt2_bpe
+from model.pretrain.tokenizers import train_clip_bpe
 from pipeline.backbones.clip import load_clip
-from pipeline.emotions import EMOTIONS, prompt
+from pipeline.emotions import EMOTIONS
 from pipeline.gallery import KINDS, SCENERY, Scene, scene
 
 SEED = 1_000_900
@@ -80,16 +79,6 @@ def test_clip_bpe_reads_back_in_open_clip(tmp_path: Path) -> None:
     before = path.read_bytes()
     train_clip_bpe(SENTENCES, path, merges=800)
     assert path.read_bytes() == before
-
-
-def test_gpt2_bpe_reads_back_in_transformers(tmp_path: Path) -> None:
-    size = train_gpt2_bpe(SENTENCES, tmp_path, vocab_size=1200, context=64)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert len(tokenizer) == size <= 1200
-    assert tokenizer.convert_tokens_to_ids(END_OF_TEXT) == tokenizer.eos_token_id == size - 1
-    for text in SENTENCES[:50]:
-        assert tokenizer.decode(tokenizer(f" {text}")["input_ids"]) == f" {text}"
-    assert len({len(tokenizer(prompt(emotion))["input_ids"]) for emotion in EMOTIONS}) == 1
 
 
 def test_the_corpus_names_everything() -> None:
