@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from torchvision.ops import nms
 
 from pipeline.params import UserError
 from pipeline.regions import boxes as box_ops
-from pipeline.regions.config import VinvlConfig
+from pipeline.regions.config import NmsMode, VinvlConfig
 from pipeline.regions.postprocess import select
 from pipeline.regions.resnext import FrozenBatchNorm2d, make_layer
+from pipeline.regions.roi_heads import cap_attributes
 from pipeline.regions.rpn import cell_anchors, grid_anchors
 from pipeline.regions.vinvl import AttrRCNN, Regions, load_vinvl, to_input
+from pipeline.regions.weights import LABELMAP, labelmap_of, read_labels
 
 SMALL = VinvlConfig(
     stem_channels=8,
@@ -299,7 +302,7 @@ def brute_mode_2(p: torch.Tensor, boxes: torch.Tensor, config: VinvlConfig) -> l
 
 @pytest.mark.parametrize("mode", [0, 1, 2])
 @pytest.mark.parametrize(("threshold", "low", "high"), [(0.2, 1, 100), (0.9, 12, 100), (0.05, 2, 7)])
-def test_filters_equal_brute_force(mode: int, threshold: float, low: int, high: int) -> None:
+def test_filters_equal_brute_force(mode: NmsMode, threshold: float, low: int, high: int) -> None:
     config = dataclasses.replace(
         SMALL, nms_mode=mode, score_threshold=threshold, min_detections=low, max_detections=high
     )
@@ -310,8 +313,40 @@ def test_filters_equal_brute_force(mode: int, threshold: float, low: int, high: 
         assert list(zip(rows.tolist(), labels.tolist(), strict=True)) == brute(p, boxes, config)
 
 
+def apart(n: int, classes: int) -> torch.Tensor:
+    """(n, classes, 4) boxes that do not touch; every class has its proposal's."""
+    x = torch.arange(n, dtype=torch.float32) * 20
+    return torch.stack([x, x * 0, x + 9, x * 0 + 9], dim=1)[:, None].expand(-1, classes, -1)
+
+
+def test_mode_0_halves_its_threshold_until_there_are_enough() -> None:
+    p = torch.tensor([[0.0, 0.85, 0.02], [0.0, 0.3, 0.2], [0.0, 0.11, 0.05], [0.0, 0.1125, 0.01]])
+    config = dataclasses.replace(SMALL, nms_mode=0, score_threshold=0.9, min_detections=3)
+    rows, labels = select(p, apart(4, 3), config)  # 0.9, 0.45, 0.225, then 0.1125: above it are three
+    assert list(zip(rows.tolist(), labels.tolist(), strict=True)) == [(0, 1), (1, 1), (1, 2)]
+    least = dataclasses.replace(config, min_detections=20)  # ten halvings end at 0.00088
+    assert len(select(p, apart(4, 3), least)[0]) == 8
+
+
+def test_mode_0_keeps_ties_beyond_the_maximum() -> None:
+    p = torch.tensor([[0.1, 0.9], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.6, 0.4]])
+    config = dataclasses.replace(SMALL, nms_mode=0, score_threshold=0.2, max_detections=2, min_detections=1)
+    assert select(p, apart(5, 2), config)[0].tolist() == [0, 1, 2, 3]
+    for other in (dataclasses.replace(config, nms_mode=1), dataclasses.replace(config, nms_mode=2)):
+        assert select(p, apart(5, 2), other)[0].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("mode", [0, 1, 2])
-def test_filters_accept_no_proposals(mode: int) -> None:
+def test_boxes_without_width_survive(mode: NmsMode) -> None:
+    """Clipped to a line at the picture's edge, as the original lets them through; IoU with them is 0."""
+    boxes = torch.tensor([[[9.0, 2.0, 9.0, 8.0]] * 2, [[9.0, 3.0, 9.0, 7.0]] * 2, [[0.0, 0.0, 9.0, 9.0]] * 2])
+    p = torch.tensor([[0.2, 0.8], [0.3, 0.7], [0.4, 0.6]])
+    config = dataclasses.replace(SMALL, nms_mode=mode, min_detections=1)
+    assert select(p, boxes, config)[0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_filters_accept_no_proposals(mode: NmsMode) -> None:
     rows, labels = select(torch.zeros(0, 6), torch.zeros(0, 6, 4), dataclasses.replace(SMALL, nms_mode=mode))
     assert rows.tolist() == labels.tolist() == []
 
@@ -377,11 +412,31 @@ def test_attribute_head_by_hand() -> None:
         assert [v for _, v in named] == sorted((v for _, v in named), reverse=True)
 
 
+def test_cap_of_attributes_ranks_zeros_too() -> None:
+    table = torch.tensor([[0.0, 0.5, 0.2], [0.0, 0.3, 0.4]])
+    # four above zero, limit 3: the second smallest of all six is 0.0, so nothing goes
+    assert torch.equal(cap_attributes(table, 3), table)
+    # limit 1: the fourth smallest is 0.3
+    assert cap_attributes(table, 1).tolist() == [
+        [0.0, 0.5, 0.0],
+        [0.0, pytest.approx(0.3), pytest.approx(0.4)],
+    ]
+    assert torch.equal(cap_attributes(table, 0), table)  # no limit
+    assert torch.equal(cap_attributes(table, 4), table)
+
+
 # ---- checkpoints -------------------------------------------------------------------------------------
 
 
 def official(path: Path, state: dict[str, torch.Tensor]) -> Path:
-    torch.save({"model": state, "iteration": 7}, path)
+    """As the original's trainer writes it, with its optimizer and scheduler."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    weight.sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
+    training = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "iteration": 7}
+    torch.save({"model": state} | training, path)
     return path
 
 
@@ -420,11 +475,12 @@ def test_names_by_suffix_prefix_and_alias(tmp_path: Path) -> None:
         return load_vinvl(official(tmp_path / "x.pth", changed), config=SMALL).state_dict()
 
     wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    twice = {f"model.module.{name}": tensor for name, tensor in state.items()}
     suffixes = {name.replace("backbone.body.", ""): tensor for name, tensor in state.items()}
     once = {name: t for name, t in state.items() if not name.startswith("attribute.feature_extractor")}
     other = {name: t for name, t in state.items() if not name.startswith("roi_heads.box.feature_extractor")}
     no_anchors = {name: t for name, t in state.items() if "cell_anchors" not in name}
-    for changed in (wrapped, suffixes, once, other, no_anchors):
+    for changed in (wrapped, twice, suffixes, once, other, no_anchors):
         for name, tensor in reload(changed).items():
             torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
 
@@ -435,6 +491,13 @@ def test_of_two_copies_of_layer4_the_attribute_heads_wins(tmp_path: Path) -> Non
     state[f"attribute.{name}"] = state[f"attribute.{name}"] + 1
     loaded = load_vinvl(official(tmp_path / "x.pth", state), config=SMALL).state_dict()
     torch.testing.assert_close(loaded[f"roi_heads.box.{name}"], state[f"attribute.{name}"], rtol=0, atol=0)
+
+
+def test_a_wrapper_around_some_names_only_is_refused(tmp_path: Path) -> None:
+    """The original would strip nothing, find nothing under those names and leave them at random."""
+    state = {f"module.{n}" if n.startswith("rpn") else n: t for n, t in detector().state_dict().items()}
+    with pytest.raises(UserError, match=r"missing: rpn\..*\n.*left over: module\.rpn"):
+        load_vinvl(official(tmp_path / "x.pth", state), config=SMALL)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +523,7 @@ def test_anything_else_is_refused(
 
 class Payload:
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (Path.touch, (Path("unpickled"),))
+        return (os.mkdir, ("unpickled",))
 
 
 def test_files_that_are_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +531,7 @@ def test_files_that_are_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="no detector checkpoint"):
         load_vinvl("absent.pth", config=SMALL)
     torch.save({"model": {}, "scheduler": Payload()}, "evil.pth")
-    with pytest.raises(UserError, match="save its weights alone"):
+    with pytest.raises(UserError, match=r"it holds a \w+\.mkdir.*save its weights alone"):
         load_vinvl("evil.pth", config=SMALL)
     assert not Path("unpickled").exists()
     for name in ("noise.pth", "noise.safetensors"):
@@ -479,6 +542,45 @@ def test_files_that_are_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     official(Path("fine.pth"), detector().state_dict())
     with pytest.raises(UserError, match="must number 1 to 5"):
         load_vinvl("fine.pth", "labels.json", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"idx_to_label": {"1": "a"}}, "must hold label_to_idx"),
+        ({"label_to_idx": ["a", "b"]}, "must hold label_to_idx"),
+        ({"label_to_idx": {"a": "one", "b": 2}}, "must hold label_to_idx"),
+        ({"label_to_idx": {"a": 1, "b": None}}, "must hold label_to_idx"),
+        ({"label_to_idx": {"a": 1, "b": 1}}, "each once"),
+        ({"label_to_idx": {"a": 1, "b": 2, "c": "2"}}, "3 entries up to 2"),
+        ({"label_to_idx": {"a": 1, "b": 2, "c": 3}}, "entries up to 3"),
+    ],
+)
+def test_label_maps_that_do_not_fit(tmp_path: Path, content: dict[str, object], message: str) -> None:
+    (tmp_path / "map.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        read_labels(tmp_path / "map.json", "label_to_idx", 3)
+
+
+def test_label_map_quirks(tmp_path: Path) -> None:
+    """Numbers as texts, in any order, the background named or not, inverse tables beside, accents."""
+    labels: dict[str, int | str] = {"b": "2", "été": 1}
+    tables = {"label_to_idx": labels, "idx_to_label": {"1": "été"}, "predicate_to_idx": {}}
+    (tmp_path / LABELMAP).write_text(json.dumps(tables))
+    assert read_labels(tmp_path / LABELMAP, "label_to_idx", 3) == ["__background__", "été", "b"]
+    labels["__background__"] = 0
+    (tmp_path / "x.json").write_text(json.dumps(tables))
+    assert read_labels(tmp_path / "x.json", "label_to_idx", 3) == ["__background__", "été", "b"]
+    assert labelmap_of(tmp_path / "x.pth") == tmp_path / "x.json"
+    (tmp_path / "x.json").write_text(json.dumps({"config": {}}))  # sizes only
+    assert labelmap_of(tmp_path / "x.pth") == tmp_path / LABELMAP
+    assert labelmap_of(tmp_path / "elsewhere" / "x.pth") is None
+
+
+def test_mode_2_with_box_regression_warns(tmp_path: Path) -> None:
+    path = official(tmp_path / "x.pth", detector().state_dict())
+    with pytest.warns(UserWarning, match="boxes of other proposals"):
+        load_vinvl(path, config=dataclasses.replace(SMALL, nms_mode=2))
 
 
 def test_config_refuses_nonsense() -> None:

@@ -73,6 +73,8 @@ class VinvlConfig:
     """Attributes at or below this probability are left out."""
     attributes_per_box: int = 16
     """Most attributes per region."""
+    attributes_per_image: int = 100
+    """Most attributes per image, as the original counts them; 0: no limit. See `roi_heads.cap_attributes`."""
 
     def __post_init__(self) -> None:
         width = self.groups * self.width_per_group
@@ -85,11 +87,13 @@ class VinvlConfig:
             problems.append("groups, width_per_group and stage_channels must be positive")
         if self.num_classes < 2:
             problems.append(f"num_classes counts the background, so it is at least 2, not {self.num_classes}")
-        if not 0 < self.min_detections <= self.max_detections:
+        if not 0 <= self.min_detections <= self.max_detections or self.max_detections < 1:
             problems.append(
-                f"0 < min_detections <= max_detections does not hold: "
+                f"0 <= min_detections <= max_detections, and 1 <= max_detections, does not hold: "
                 f"{self.min_detections}, {self.max_detections}"
             )
+        if not (0 < self.nms <= 1 and 0 < self.rpn_nms <= 1):
+            problems.append(f"nms and rpn_nms lie between 0 and 1, not {self.nms} and {self.rpn_nms}")
         if not 0 < self.short_side <= self.long_side:
             problems.append(f"0 < short_side <= long_side does not hold: {self.short_side}, {self.long_side}")
         if problems:

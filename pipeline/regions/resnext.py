@@ -35,7 +35,7 @@ class FrozenBatchNorm2d(nn.Module):
         """(B, C, H, W) -> the same shape."""
         scale = self.weight * self.running_var.rsqrt()
         shift = self.bias - self.running_mean * scale
-        return x * scale[:, None, None] + shift[:, None, None]
+        return (x * scale[:, None, None]).add_(shift[:, None, None])
 
 
 def valid_mask(sizes: Tensor, like: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """(B, 3, H, W) -> (B, C, ceil(H/4), ceil(W/4))."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu_(self.bn1(self.conv1(x)))
         if sizes is not None:
             x = x * valid_mask(halve(sizes), x)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
@@ -81,11 +81,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, Cin, H, W) -> (B, Cout, H/stride, W/stride); mask (B, 1, H, W) marks the valid cells."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu_(self.bn1(self.conv1(x)))
         if mask is not None:
             out = out * mask
-        out = F.relu(self.bn2(self.conv2(out)))
-        return F.relu(self.bn3(self.conv3(out)) + self.identity(x))
+        out = F.relu_(self.bn2(self.conv2(out)))
+        return F.relu_(self.bn3(self.conv3(out)).add_(self.identity(x)))
 
     def identity(self, x: Tensor) -> Tensor:
         """The residual branch."""

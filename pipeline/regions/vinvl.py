@@ -7,6 +7,7 @@ without eps, corners that belong to the box, BGR values 0-255, Pillow's bilinear
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ from pipeline.regions.resnext import Backbone
 from pipeline.regions.roi_heads import AttributeHead, RoIHeads
 from pipeline.regions.rpn import RPN, cell_anchors, crop_maps
 
-LABELMAP = "VG-SGG-dicts-vgoi6-clipped.json"
-"""The official label map; found by itself when it lies beside the checkpoint."""
+MODE_2_REFINED = (
+    "nms_mode 2 with ignore_box_regression false: the original then returns boxes of other proposals (it "
+    "picks rows of the wrong table). Here each region has its proposal's box as refined for its best class; "
+    "features as VinVL published them were made with ignore_box_regression true"
+)
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,8 @@ class AttrRCNN(nn.Module):
     def _attributes(self, maps: list[Tensor], detections: list[_Detections]) -> list[Tensor]:
         """Attribute probabilities (n, attributes) per image."""
         labels = torch.cat([found.labels for found in detections])
-        table: Tensor = self.attribute(maps, [found.boxes for found in detections], labels)
-        return list(torch.split(table, [len(found.labels) for found in detections]))
+        tables: list[Tensor] = self.attribute(maps, [found.boxes for found in detections], labels)
+        return tables
 
     def _regions(
         self,
@@ -204,13 +208,15 @@ def load_vinvl(
         config: sizes and settings; by default the checkpoint's own .json, else the true size.
         device: "cpu", "cuda", ... or "auto".
 
-    Raises UserError when a file is missing or does not fit; nothing is ever left at random.
+    Raises UserError when a file is missing or does not fit; nothing is ever left at random. Warns of
+    `nms_mode` 2 with box regression, where the original's answer is not to be had (nor wanted).
     """
     checkpoint = Path(checkpoint)
-    beside = checkpoint.with_suffix(".json")
     config = config or weights.config_of(checkpoint)
+    if config.nms_mode == 2 and not config.ignore_box_regression:
+        warnings.warn(MODE_2_REFINED, stacklevel=2)
     if labelmap is None:
-        labelmap = next((p for p in (beside, checkpoint.with_name(LABELMAP)) if p.is_file()), None)
+        labelmap = weights.labelmap_of(checkpoint)
     labels = attributes = None
     if labelmap is not None:
         labels = weights.read_labels(Path(labelmap), "label_to_idx", config.num_classes)

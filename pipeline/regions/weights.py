@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from pipeline.storage import write_bytes, write_json
 ANCHORS = "rpn.anchor_generator.cell_anchors.0"
 BOX_LAYER4 = "roi_heads.box.feature_extractor.head.layer4."
 ATTRIBUTE_LAYER4 = "attribute.feature_extractor.head.layer4."
-WRAPPER = "module."
+LABELMAP = "VG-SGG-dicts-vgoi6-clipped.json"
+"""The official label map; found by itself when it lies beside the checkpoint."""
 SHOWN = 12
 """Names listed per kind of problem before the rest is counted."""
 
@@ -30,7 +32,8 @@ SHOWN = 12
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or a torch (.pth, .pt, .bin) file, on the CPU.
 
-    A torch file is read without unpickling objects; its weights may lie under the key `model`.
+    A torch file is read without unpickling objects; its weights may lie under the key `model`, beside
+    anything else that training left there (optimizer, scheduler, iteration), which is not looked at.
     Raises UserError when the file is absent, unreadable or holds no tensors.
     """
     if not path.is_file():
@@ -46,9 +49,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"it holds a {foreign[1]}" if foreign else str(error).splitlines()[0]
         raise UserError(
-            f"{path} cannot be read as plain tensors ({str(error).splitlines()[0]}). If it also holds an "
-            "optimizer or scheduler, save its weights alone: torch.save({'model': weights}, path)"
+            f"{path} cannot be read as plain tensors ({why}). If its optimizer or scheduler is to blame and "
+            "you trust the file, save its weights alone, once: torch.save({'model': "
+            "torch.load(path, weights_only=False)['model']}, new_path)"
         ) from None
     state = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -59,15 +65,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def match_names(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give every wanted name its tensor from `found`: by its exact name, else by a unique suffix.
 
-    A suffix is either way round ("layer1.0.conv1.weight" for "backbone.body.layer1.0.conv1.weight", or
-    a longer name that ends in the wanted one); the longest wins. The two names of layer4 are one module:
-    either may stand for both, and if both are there and differ, the attribute head's wins, as in the
-    original. Anchors may be absent; present ones must equal `wanted`'s.
+    A first part that all names share ("module." of a parallel wrapper) is dropped. A suffix is a name that
+    ends a wanted one after a dot ("layer1.0.conv1.weight" for "backbone.body.layer1.0.conv1.weight"); the
+    longest wins. The two names of layer4 are one module: either may stand for both, and if both are there
+    and differ, the attribute head's wins, as in the original. Anchors may be absent; present ones must
+    equal `wanted`'s.
 
     Raises UserError listing names that are missing, left over, used twice or of another shape.
     """
-    if found and all(name.startswith(WRAPPER) for name in found):
-        found = {name.removeprefix(WRAPPER): tensor for name, tensor in found.items()}
+    found = _without_wrapper(found)
     source: dict[str, str] = {name: name for name in wanted if name in found}
     spare = [name for name in found if name not in source]
     for name in wanted:
@@ -93,14 +99,16 @@ def match_names(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> di
     return {name: state[name] for name in wanted}
 
 
+def _without_wrapper(found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The same tensors without the first part of their names, as long as all names share it."""
+    while found and len({name.partition(".")[0] for name in found}) == 1 and all("." in n for n in found):
+        found = {name.partition(".")[2]: tensor for name, tensor in found.items()}
+    return found
+
+
 def _longest_suffix(name: str, candidates: list[str]) -> str | None:
-    """The candidate that is a dotted suffix of `name` or has it as one; None if none or a tie."""
-    fits = [c for c in candidates if name.endswith("." + c) or c.endswith("." + name)]
-    if not fits:
-        return None
-    longest = max(len(c) for c in fits)
-    best = [c for c in fits if len(c) == longest]
-    return best[0] if len(best) == 1 else None
+    """The longest candidate that ends `name` after a dot; two of one length cannot both do so."""
+    return max((c for c in candidates if name.endswith("." + c)), key=len, default=None)
 
 
 def _used_twice(source: Mapping[str, str]) -> dict[str, list[str]]:
@@ -155,20 +163,31 @@ def config_of(checkpoint: Path) -> VinvlConfig:
     return VinvlConfig.from_json(_read_json(path).get("config", {})) if path.is_file() else VinvlConfig()
 
 
-def read_labels(path: Path, table: str, count: int) -> list[str] | None:
-    """Names 0..count-1 from a label map's `label_to_idx` or `attribute_to_idx`; None when absent.
+def labelmap_of(checkpoint: Path) -> Path | None:
+    """The JSON beside a checkpoint if it names labels, else the official label map if that is there."""
+    beside = checkpoint.with_suffix(".json")
+    if beside.is_file() and "label_to_idx" in _read_json(beside):
+        return beside
+    official = checkpoint.with_name(LABELMAP)
+    return official if official.is_file() else None
 
-    Index 0 (background, no attribute) is not in the file. Raises UserError on gaps or wrong counts.
+
+def read_labels(path: Path, table: str, count: int) -> list[str]:
+    """Names 0..count-1 from a label map's `label_to_idx` or `attribute_to_idx` (name -> number).
+
+    Numbers may be strings. Index 0 (background, no attribute) need not be in the file. Raises UserError
+    when the table is absent, malformed, has gaps, names one number twice or is of another length.
     """
-    content = _read_json(path)
-    if table not in content:
-        return None
-    names = {int(index): str(name) for name, index in content[table].items()}
-    names[0] = "__background__" if table == "label_to_idx" else "__no_attribute__"
-    if sorted(names) != list(range(count)):
+    numbered = _read_json(path).get(table)
+    try:
+        pairs = [(int(index), str(name)) for name, index in numbered.items()]  # type: ignore[union-attr]
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{path} must hold {table}, an object of names and their numbers") from None
+    names = dict(pairs) | {0: "__background__" if table == "label_to_idx" else "__no_attribute__"}
+    if sorted(names) != list(range(count)) or len(dict(pairs)) < len(pairs):
         raise UserError(
-            f"{table} of {path} must number 1 to {count - 1} without gaps; it has {len(names) - 1} "
-            f"entries up to {max(names)}"
+            f"{table} of {path} must number 1 to {count - 1}, each once; it has {len(pairs)} entries up to "
+            f"{max(names)}. The detector and its label map do not belong together"
         )
     return [names[i] for i in range(count)]
 
