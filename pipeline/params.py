@@ -19,6 +19,10 @@ class UserError(Exception):
     """Something only the user can mend. Shown as one message, without a traceback; exit code 2."""
 
 
+class RunFailed(Exception):  # noqa: N818 - named for what it says
+    """A run that had to end early; what was finished is kept. Shown as one message; exit code 1."""
+
+
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class Paths:
     """Where the data lies. All relative to the folder the command runs in."""
@@ -29,6 +33,9 @@ class Paths:
     """Folder of ART_STYLE/PAINTING.jpg."""
     apolo: Path = Path("data/gallery/apolo")
     """The APOLO release: apolo.json, apolo_pixel_map/, and what else of it is there."""
+    weights: Path = Path("weights/tiny")
+    """Folder of the weights that `backbones` names: DVC looks at all of it for the regions step, which needs one
+    or another of them, or none."""
     data: Path = Path("data")
     """Every step writes to data/STEP/."""
     runs: Path = Path("runs")

@@ -10,15 +10,16 @@ same code on the same folders:
 """
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import storage
-from pipeline.params import Paths, UserError, load_params
+from pipeline.params import Paths, RunFailed, UserError, load_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,22 +37,42 @@ class Stage:
     variants: bool = False
     """Whether the call takes a VARIANT last; metrics then go to metrics/STEP/VARIANT.json."""
 
-    def run(self, params_file: Path, variant: str | None = None) -> dict[str, Any]:
-        """Run the stage; returns the metrics that it also wrote. Raises `UserError`."""
+    def run(
+        self, params_file: Path, variant: str | None = None, parallel: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run the stage; returns the metrics that it also wrote. Raises `UserError`, `RunFailed`.
+
+        `parallel`: fields of that section that the command line has the last word on.
+        """
         paths = load_params(params_file, "paths", Paths)
         params = load_params(params_file, self.step, self.params)
-        others = [load_params(params_file, name, cls) for name, cls in self.sections]
-        start = time.monotonic()
-        metrics = self.build(paths, params, *others, *([variant] if self.variants else []))
-        metrics.setdefault("seconds", round(time.monotonic() - start, 1))
+        others = {name: load_params(params_file, name, cls) for name, cls in self.sections}
+        if "parallel" in others:
+            others["parallel"] = dataclasses.replace(others["parallel"], **(parallel or {}))
         name = f"{self.step}/{variant}" if self.variants else self.step
-        storage.write_json(paths.metrics / f"{name}.json", metrics)
+        file = paths.metrics / f"{name}.json"
+        self._clean_up(paths, file)
+        start = time.monotonic()
+        metrics = self.build(paths, params, *others.values(), *([variant] if self.variants else []))
+        metrics.setdefault("seconds", round(time.monotonic() - start, 1))
+        storage.write_json(file, metrics)
         shown = [f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list)]
         print(f"{name}: " + ", ".join(shown), file=sys.stderr)
         return metrics
 
+    def _clean_up(self, paths: Paths, metrics: Path) -> None:
+        """Remove what a killed run left half-written, unless another run is at work there."""
+        storage.remove_stale(metrics.parent, f".{metrics.name}.*.tmp")
+        out = paths.step(self.step)
+        if out.is_dir():
+            with contextlib.suppress(UserError), storage.only_writer(out):
+                storage.remove_stale(out)
+
     def main(self) -> None:
-        """Command line ``python -m stages.STEP [VARIANT] [--params FILE]``; exits with 2 on `UserError`."""
+        """Command line ``python -m stages.STEP [VARIANT] [--params FILE]``.
+
+        Exits with 2 on `UserError`, with 1 on `RunFailed`.
+        """
         parser = argparse.ArgumentParser(prog=f"python -m stages.{self.step}")
         if self.variants:
             parser.add_argument("variant")
@@ -62,3 +83,6 @@ class Stage:
         except UserError as error:
             print(f"{self.step}: {error}", file=sys.stderr)
             raise SystemExit(2) from None
+        except RunFailed as error:
+            print(f"{self.step}: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
