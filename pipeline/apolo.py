@@ -5,9 +5,11 @@ as ``#`` in some, mojibake such as "eugã¨ne" beside "eugène" and "eugene". No
 Source: the APOLO release (Kim et al.) and its scripts; see `load_items` for apolo.json.
 """
 
+import functools
 import json
-import re
+import os
 import unicodedata
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +18,40 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.artemis import Reject, shown
-from pipeline.artworks import unsafe_name
+from pipeline import artemis, schema
+from pipeline.artemis import Reject, Row, shown
+from pipeline.artworks import MOJIBAKE, mend_mojibake, plain_name, unaccented, unsafe_name
 from pipeline.emotions import EMOTIONS
 from pipeline.params import UserError
+
+__all__ = [
+    "BOXES",
+    "INDEX",
+    "MAPS",
+    "SPLITS",
+    "ApoloItem",
+    "BadArray",
+    "are_normalised",
+    "boxes_path",
+    "load_boxes",
+    "load_index",
+    "load_items",
+    "load_items_of_csv",
+    "load_truth",
+    "map_path",
+    "mend_mojibake",
+    "plain_name",
+    "read_records",
+    "strictest",
+    "without_mojibake",
+]
 
 MAPS = "apolo_pixel_map"
 BOXES = "arts_features_vinvl_bbox_col"
 INDEX = "artemis_index"
 SPLITS = ("train", "val", "test")
+ANY_LENGTH = 1_000_000
+"""Characters of an utterance that is only looked up."""
 _STRICTNESS = {split: rank for rank, split in enumerate(SPLITS)}
 """An artwork that is listed under several splits gets the last of them in this order."""
 
@@ -63,29 +90,9 @@ class ApoloItem:
 # ---- names -------------------------------------------------------------------------------------------
 
 
-_MOJIBAKE = re.compile("[Ãã]([\x80-\xbf])")
-"""UTF-8 of a letter from À to ÿ read as Latin-1, and perhaps lower-cased: 0xC3 and a continuation byte."""
-
-
-def mend_mojibake(name: str) -> str:
-    """Undo UTF-8 read as Latin-1 and then lower-cased: "eugã¨ne" -> "eugène". Other names are unchanged."""
-    return _MOJIBAKE.sub(lambda pair: bytes((0xC3, ord(pair[1]))).decode(), name)
-
-
 def without_mojibake(name: str) -> str:
     """As `mend_mojibake`, with the plain letter: "eugã¨ne" -> "eugene", the release's habit for box files."""
-    return _MOJIBAKE.sub(lambda pair: _unaccented(mend_mojibake(pair[0])), name)
-
-
-def _unaccented(text: str) -> str:
-    """Letters without their accents."""
-    letters = unicodedata.normalize("NFKD", text)
-    return "".join(char for char in letters if not unicodedata.combining(char))
-
-
-def plain_name(name: str) -> str:
-    """What two spellings of one painting's name have in common: mended, unaccented, ``#`` as ``.``."""
-    return _unaccented(mend_mojibake(name).replace("#", ".").casefold())
+    return MOJIBAKE.sub(lambda pair: unaccented(mend_mojibake(pair[0])), name)
 
 
 def _spellings(name: str) -> Iterator[str]:
@@ -102,7 +109,20 @@ def _find(folder: Path, painting: str, suffix: str) -> Path | None:
     if unsafe_name(painting) is not None:
         return None
     candidates = (folder / f"{form}{suffix}" for form in _spellings(painting))
-    return next((path for path in candidates if path.is_file()), None)
+    exact = next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113 - never raises
+    if exact is not None or not folder.is_dir():
+        return exact
+    near = _plain_files(folder, folder.stat().st_mtime_ns).get(plain_name(painting + suffix), [])
+    return folder / near[0] if len(near) == 1 else None
+
+
+@functools.lru_cache(maxsize=4)
+def _plain_files(folder: Path, _modified: int) -> dict[str, list[str]]:
+    """Plain name -> files of a folder: finds the garbled file of a painting whose own name is sound."""
+    files: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        files.setdefault(plain_name(path.name), []).append(path.name)
+    return files
 
 
 def map_path(apolo: Path, painting: str, emotion: str) -> Path | None:
@@ -125,12 +145,14 @@ def _load_array(path: Path) -> np.ndarray:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise BadArray("missing", f"{path} does not exist") from None
-    except (ValueError, OSError, EOFError) as error:
-        if "Python objects" in str(error) or "allow_pickle" in str(error):  # numpy has no class for it
+    except (ValueError, TypeError, OverflowError, OSError, EOFError, zipfile.BadZipFile) as error:
+        # numpy has no class for it, and takes whatever it does not know for a pickle
+        objects = "Python objects" in str(error) or "allow_pickle" in str(error)
+        if objects and _starts_as_object(path):
             raise BadArray(
                 "pickled",
                 f"{path} is pickled, and unpickling runs code from the file; if you trust it, convert it "
-                "once: np.save(path, np.load(path, allow_pickle=True).astype('uint8'))",
+                "once: np.save(path, np.load(path, allow_pickle=True).astype('float32'))",
             ) from None
         raise BadArray("not-npy", f"{path}: {error}") from None
     if not isinstance(mapped, np.ndarray):
@@ -139,6 +161,12 @@ def _load_array(path: Path) -> np.ndarray:
     if mapped.dtype.kind not in "biuf":
         raise BadArray("wrong-values", f"{path} holds {mapped.dtype}, not numbers")
     return np.array(mapped)
+
+
+def _starts_as_object(path: Path) -> bool:
+    """Whether a file begins like an array or a pickle, and not like anything else."""
+    with path.open("rb") as file:
+        return file.read(1) in (b"\x93", b"\x80")
 
 
 def load_truth(item: ApoloItem) -> np.ndarray:
@@ -158,20 +186,28 @@ def load_truth(item: ApoloItem) -> np.ndarray:
 
 
 def load_boxes(path: Path) -> np.ndarray:
-    """Released VinVL boxes as float32 (N, 4): x1 y1 x2 y2, normalised to [0, 1] and clipped to it.
+    """Released VinVL boxes as float32 (N, 4): x1 y1 x2 y2, normalised to [0, 1].
 
-    Boxes without area or with values that are not finite are left out; further columns are ignored.
-    Raises `BadArray`: missing, pickled, not-npy, wrong-shape, wrong-values (coordinates in pixels).
+    Every row of the file, in its order, broken ones too: what reaches outside, is empty or not finite is
+    the reader's to sort out and count. Further columns are ignored.
+    Raises `BadArray`: missing, pickled, not-npy, wrong-shape, wrong-values (most boxes in pixels).
     """
     array = _load_array(path)
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
     if array.ndim != 2 or array.shape[1] < 4:
         raise BadArray("wrong-shape", f"{path} has shape {array.shape}, expected (N, 4) or wider")
-    boxes = array[:, :4].astype(np.float32)
-    boxes = boxes[np.isfinite(boxes).all(axis=1)]
-    if boxes.size and boxes.max() > 1.5:
-        raise BadArray("wrong-values", f"{path} reaches {boxes.max():g}; boxes must be normalised to [0, 1]")
-    boxes = boxes.clip(0.0, 1.0)
-    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is broken too
+        boxes: np.ndarray = array[:, :4].astype(np.float32)
+    if not are_normalised(boxes):
+        raise BadArray("wrong-values", f"{path} holds pixels, {boxes[0]} ...; it must hold shares in [0, 1]")
+    return boxes
+
+
+def are_normalised(boxes: np.ndarray) -> bool:
+    """Whether boxes (N, 4) are shares of the picture's sides: few reach far beyond 1."""
+    finite = boxes[np.isfinite(boxes).all(axis=1)]
+    return not len(finite) or float(np.median(finite.max(axis=1))) <= 1.5
 
 
 # ---- items and splits --------------------------------------------------------------------------------
@@ -215,6 +251,11 @@ def _records(value: Any, path: Path) -> list[Any]:
     raise UserError(f"{path} is no table of records: expected a JSON list of objects, or what pandas writes")
 
 
+def read_records(path: Path) -> list[Any]:
+    """The records of one of the release's JSON tables, as they are. Raises `UserError` when it is none."""
+    return _records(_read_json(path), path)
+
+
 def load_index(apolo: Path) -> dict[int, str] | None:
     """ArtEmis id -> train | val | test from ``artemis_index/*_index.json``, or None where there are none.
 
@@ -231,8 +272,8 @@ def load_index(apolo: Path) -> dict[int, str] | None:
         )
     splits: dict[int, str] = {}
     for split in SPLITS:  # in the order of strictness, so that the last one stands
-        for record in _records(_read_json(paths[split]), paths[split]):
-            ids = _id_list(record.get("artemis_id")) if isinstance(record, dict) else None
+        for record in read_records(paths[split]):
+            ids = _ids_of(record)
             if ids is None:
                 raise UserError(
                     f"{paths[split]} has a record without a list of artemis_id: {shown(str(record))}"
@@ -290,7 +331,7 @@ def load_items(
     items: list[ApoloItem] = []
     rejects: list[Reject] = []
     seen: set[tuple[str, str]] = set()
-    for number, record in enumerate(_records(_read_json(path), path)):
+    for number, record in enumerate(read_records(path)):
         found = _item(record, apolo, table)
         if isinstance(found, ApoloItem) and (found.key, found.emotion) in seen:
             found = ("duplicate", f"{found.painting}, {found.emotion}")
@@ -302,10 +343,37 @@ def load_items(
     return items, rejects
 
 
+def load_items_of_csv(apolo: Path, csv: Path) -> tuple[list[ApoloItem], list[Reject]]:
+    """`load_items` by the ArtEmis csv alone, without any picture: for those who only score.
+
+    Raises `UserError` as `load_items` and `artemis.read` do.
+    """
+    ids = {number for record in read_records(apolo / "apolo.json") for number in _ids_of(record) or ()}
+    rows = [row for row in artemis.read(csv, ANY_LENGTH) if isinstance(row, Row) and row.artemis_id in ids]
+    keys = [schema.artwork_key(row.art_style, row.painting) for row in rows]
+    utterances = pa.table(
+        {
+            "key": pa.array(keys, pa.string()),
+            "artemis_id": pa.array([row.artemis_id for row in rows], pa.int64()),
+            "emotion": pa.array([row.emotion for row in rows], pa.string()),
+            "utterance": pa.array([row.utterance for row in rows], pa.string()),
+        }
+    )
+    artworks = pa.table(
+        {"key": utterances["key"], "painting": pa.array([row.painting for row in rows], pa.string())}
+    )
+    return load_items(apolo, utterances, artworks)
+
+
+def _ids_of(record: Any) -> tuple[int, ...] | None:
+    """A record's ArtEmis ids, or None where it has none that can be read."""
+    return _id_list(record.get("artemis_id")) if isinstance(record, dict) else None
+
+
 def _item(record: Any, apolo: Path, table: _Utterances) -> ApoloItem | tuple[str, str]:
     """One record as an item, or (reason, detail)."""
     painting = record.get("painting") if isinstance(record, dict) else None
-    ids = _id_list(record.get("artemis_id")) if isinstance(record, dict) else None
+    ids = _ids_of(record)
     if not isinstance(painting, str) or ids is None:
         return "malformed-record", f"needs painting and artemis_id, has {shown(str(record))}"
     known = table.known(ids)

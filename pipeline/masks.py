@@ -1,49 +1,60 @@
 """Step `masks`: pseudo emotion masks from regions and their similarities (Sec. 4.1); CPU only.
 
-The map of one (artwork, emotion) is, at every pixel, the sum of the similarities of the boxes that cover it,
-scaled to [0, 1] by its own extremes. It is constant between neighbouring box edges, so it is computed once on
-the grid of those edges (at most 73 x 73 cells for 36 boxes) by a two-dimensional difference array: one pass
-over the boxes for all emotions, whatever the picture's size. From the grid follow the map at full size, by
-repetition, and the stored one (long side 256, SAM's low-resolution frame), whose pixels are the exact area
-averages of the full-size map: what cv2's INTER_AREA makes of it, without the full-size map.
+The map of one (artwork, emotion) is, at every pixel, the sum of the similarities of the regions that cover
+it, scaled to [0, 1] by its own extremes (`raster`). It is stored with long side 256, SAM's low-resolution
+frame.
+
+A region covers its box, as in the paper, or (`support: sam`) the pixels of SAM's mask of it, where the
+regions table holds one. The map is that of the picture's own pixels either way, averaged by area at the end.
 """
 
 import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pydantic
 from pydantic import Field
 
-from pipeline import geometry, storage, tables
-from pipeline.geometry import frame_size, pixel_ranges
+from pipeline import geometry, raster, rle, storage, tables
+from pipeline.geometry import frame_size
 from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
-from pipeline.params import STRICT, Paths, fingerprint
-from pipeline.schema import SIMILARITY, shard_stem
+from pipeline.params import STRICT, Paths, UserError, fingerprint
+from pipeline.raster import Aggregate, similarity_map
+from pipeline.schema import REGIONS, SIMILARITY, shard_stem
 from pipeline.tables import shard_file
 
-Aggregate = Literal["sum", "mean", "max"]
+__all__ = ["MasksParams", "build", "process_shard", "pseudo_masks", "similarity_map", "weigh"]
 
 AREA_THRESHOLD = 0.35
 """Foreground threshold of the APOLO protocol; `area` in KEY.json is the share of pixels above it."""
-PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
-"""Maps repeat from row to row; this is five times faster than trying every filter, and as small."""
-FIXED_POINT_BITS = 61
-"""Of 63: one for the sign of partial sums to spare."""
+PNG_OPTIONS = (
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+)
+"""Maps repeat from row to row, so their differences are runs of zeros: five times faster than trying every
+filter, and smaller than any other setting of level 1."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class MasksParams:
     """From region similarities to a pseudo-mask."""
 
+    support: Literal["box", "sam"] = "box"
+    """Where a region's similarity falls: on its whole rectangle, the paper's way, or on SAM's own mask of it
+    (`regions.sam_support: true`, or `regions.source: sam`). A region without a usable mask keeps its
+    rectangle, and is counted."""
     aggregate: Aggregate = "sum"
-    """What a pixel gets from the boxes that cover it; 0 where there are none. The paper's, by APOLO: sum."""
+    """What a pixel gets from the regions that cover it; 0 where there are none. By APOLO, the paper's is
+    sum."""
     negatives: Literal["clip", "keep"] = "clip"
     """A region less similar than 0 counts as 0, or lowers the map. The paper does not say."""
     center: bool = False
@@ -54,119 +65,6 @@ class MasksParams:
     for encoders whose cosines lie close together. 0, the paper's: the cosines themselves."""
     long_side: Annotated[int, Field(gt=0)] = 256
     """Long side of the stored mask, pixels."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Maps that are constant between box edges."""
-
-    values: np.ndarray
-    """float64 (E, R, C): one map per emotion."""
-    rows: np.ndarray
-    """int64 (R + 1): edges from 0 to the height, pixels."""
-    columns: np.ndarray
-    """int64 (C + 1): edges from 0 to the width, pixels."""
-
-    def full(self) -> np.ndarray:
-        """The maps at the picture's size, float32 (E, H, W)."""
-        tall = np.repeat(self.values.astype(np.float32), np.diff(self.rows), axis=1)
-        return np.repeat(tall, np.diff(self.columns), axis=2)
-
-    def resized(self, height: int, width: int) -> np.ndarray:
-        """The maps at another size by exact area averaging, float64 (E, height, width)."""
-        down, across = _overlaps(self.rows, height), _overlaps(self.columns, width)
-        return (down @ self.values) @ across.T
-
-    def unit(self) -> "Grid":
-        """Each map scaled to [0, 1] by its extremes; a constant map, in which nothing stands out, to 0."""
-        low = self.values.min((1, 2), keepdims=True)
-        span = self.values.max((1, 2), keepdims=True) - low
-        scaled = (self.values - low) / np.where(span > 0, span, 1.0)
-        return dataclasses.replace(self, values=scaled)
-
-
-def similarity_map(
-    boxes: np.ndarray, scores: np.ndarray, height: int, width: int, aggregate: Aggregate = "sum"
-) -> np.ndarray:
-    """What every pixel of a picture gets from the boxes that cover it.
-
-    Sums are exact (fixed point), so they depend neither on the order of the boxes nor on the method: the
-    result equals adding up the covering boxes pixel by pixel, rounded once. (Exact for float32 scores; of one
-    smaller than 2e-11 of the sum of all, the digits beyond 2e-18 of that sum are lost.)
-
-    Args:
-        boxes: (N, 4) xyxy, pixels of the picture; `geometry.pixel_ranges` says which pixels a box covers.
-        scores: (N,) one per box.
-        height, width: of the picture, pixels.
-        aggregate: sum, mean or max over the covering boxes; 0 where there are none.
-
-    Returns:
-        float32 (height, width), not rescaled.
-
-    Raises:
-        ValueError: sizes that do not match, or values that are not finite.
-    """
-    return rasterise(boxes, np.asarray(scores)[None], height, width, aggregate).full()[0]
-
-
-def rasterise(boxes: np.ndarray, scores: np.ndarray, height: int, width: int, aggregate: Aggregate) -> Grid:
-    """As `similarity_map`, for several sets of scores (E, N) of the same boxes, on the grid of box edges."""
-    boxes = np.asarray(boxes, np.float64)
-    scores = np.asarray(scores, np.float64)
-    if boxes.size == 0:
-        boxes = boxes.reshape(0, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape[1:] != (len(boxes),):
-        raise ValueError(f"boxes {boxes.shape} and scores {scores.shape} must be (N, 4) and (..., N)")
-    if height < 1 or width < 1:
-        raise ValueError(f"a picture of {height}x{width} pixels has no map")
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError("boxes and scores must be finite")
-    ranges = pixel_ranges(boxes, height, width)
-    columns = np.unique(np.concatenate([ranges[:, 0], ranges[:, 2], [0, width]]))
-    rows = np.unique(np.concatenate([ranges[:, 1], ranges[:, 3], [0, height]]))
-    x1, x2 = np.searchsorted(columns, ranges[:, 0]), np.searchsorted(columns, ranges[:, 2])
-    y1, y2 = np.searchsorted(rows, ranges[:, 1]), np.searchsorted(rows, ranges[:, 3])
-    cells = (np.stack([x1, y1, x2, y2], 1), len(rows) - 1, len(columns) - 1)
-    if aggregate == "max":
-        values = _largest(*cells, scores)
-    else:
-        values = _summed(*cells, scores)
-        if aggregate == "mean":
-            values = values / np.maximum(_summed(*cells, np.ones_like(scores[:1])), 1.0)
-    return Grid(values, rows, columns)
-
-
-def _summed(cells: np.ndarray, height: int, width: int, scores: np.ndarray) -> np.ndarray:
-    """float64 (E, height, width): sums of scores (E, N) over the cell ranges (N, 4) that hold a cell.
-
-    Each box writes its four corners into a difference array; two running sums fill it in. In fixed point,
-    because floating-point differences would leave dust where boxes end.
-    """
-    exponents = FIXED_POINT_BITS - np.frexp(np.abs(scores).sum(1))[1]
-    fixed = np.rint(np.ldexp(scores, exponents[:, None])).astype(np.int64).T
-    x1, y1, x2, y2 = cells.T
-    corners = np.zeros((height + 1, width + 1, len(scores)), np.int64)
-    np.add.at(corners, (np.concatenate([y1, y2]), np.concatenate([x1, x2])), np.concatenate([fixed, fixed]))
-    np.add.at(corners, (np.concatenate([y1, y2]), np.concatenate([x2, x1])), -np.concatenate([fixed, fixed]))
-    sums = np.ascontiguousarray(corners.cumsum(0).cumsum(1)[:-1, :-1].transpose(2, 0, 1)).astype(np.float64)
-    return np.ldexp(sums, -exponents[:, None, None])
-
-
-def _largest(cells: np.ndarray, height: int, width: int, scores: np.ndarray) -> np.ndarray:
-    """float64 (E, height, width): the largest score (E, N) over each cell, 0 where no range holds it."""
-    values = np.full((len(scores), height, width), -np.inf)
-    for (x1, y1, x2, y2), score in zip(cells.tolist(), scores.T, strict=True):
-        covered = values[:, y1:y2, x1:x2]
-        np.maximum(covered, score[:, None, None], out=covered)
-    return np.where(np.isneginf(values), 0.0, values)
-
-
-def _overlaps(edges: np.ndarray, count: int) -> np.ndarray:
-    """float64 (count, cells): the share of each of `count` equal intervals that lies in each cell."""
-    bounds = np.arange(count + 1) * (edges[-1] / count)
-    high = np.minimum(bounds[1:, None], edges[None, 1:])
-    low = np.maximum(bounds[:-1, None], edges[None, :-1])
-    return np.maximum(high - low, 0.0) * (count / edges[-1])
 
 
 def weigh(scores: np.ndarray, params: MasksParams) -> np.ndarray:
@@ -182,7 +80,12 @@ def weigh(scores: np.ndarray, params: MasksParams) -> np.ndarray:
 
 
 def pseudo_masks(
-    boxes: np.ndarray, scores: np.ndarray, height: int, width: int, params: MasksParams
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    height: int,
+    width: int,
+    params: MasksParams,
+    runs: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
     """The stored masks of one artwork's emotions.
 
@@ -191,22 +94,65 @@ def pseudo_masks(
         scores: (E, N) cosines, one row per emotion.
         height, width: of the picture, pixels.
         params: the recipe.
+        runs: per region the pixels that it covers, see `raster.rasterise_runs`; None: those of its box.
 
     Returns:
         uint8 (E, h, w), 0 to 255 for [0, 1]: the picture's aspect with `params.long_side`.
     """
-    grid = rasterise(boxes, weigh(scores, params), height, width, params.aggregate).unit()
-    levels = dataclasses.replace(grid, values=grid.values * 255.0 + 0.5)  # averaging keeps the offset
-    return levels.resized(*frame_size(height, width, params.long_side)).astype(np.uint8)
+    weights = weigh(scores, params)
+    maps = (
+        raster.rasterise(boxes, weights, height, width, params.aggregate)
+        if runs is None
+        else raster.rasterise_runs(runs, weights, height, width, params.aggregate)
+    )
+    return raster.levels(maps, *frame_size(height, width, params.long_side))
+
+
+def region_runs(
+    boxes: np.ndarray, texts: Sequence[str | None] | None, height: int, width: int
+) -> tuple[list[np.ndarray], Counter[str]]:
+    """The pixels that each region covers by its mask, or by its box where it has no usable one.
+
+    Args:
+        boxes: (N, 4) xyxy, pixels of the upright picture.
+        texts: the regions' masks (`rle`), None for a region, or for all, without.
+        height, width: of the picture, pixels.
+
+    Returns:
+        Runs as `raster.rasterise_runs` takes them, and counts: regions `on_masks` and `on_boxes`, and of the
+        latter those whose mask was `broken_masks` (no mask of this picture) or `empty_masks` (no pixel).
+    """
+    counts: Counter[str] = Counter(on_masks=0, on_boxes=0, broken_masks=0, empty_masks=0)
+    runs = raster.box_runs(boxes, height, width)
+    if texts is not None and len(texts) != len(runs):
+        counts["broken_masks"] += len(runs)
+        texts = None
+    for index, text in enumerate(texts or ()):
+        if text is None:
+            continue
+        try:
+            own = rle.decode(text, height, width)
+        except rle.BadMask:
+            counts["broken_masks"] += 1
+            continue
+        if len(own):
+            counts["on_masks"] += 1
+            runs[index] = own
+        else:
+            counts["empty_masks"] += 1
+    counts["on_boxes"] = len(runs) - counts["on_masks"]
+    return runs, counts
 
 
 def build(paths: Paths, params: MasksParams, parallel: ParallelParams) -> dict[str, Any]:
     """Write ``data/masks/000000.tar`` per shard, KEY.EMOTION.png and KEY.json; returns counts.
 
     Every artwork that `similarity` came through is there, sorted by key; one that was only given "something
-    else" has its KEY.json alone. Raises `UserError` when an earlier step has not run.
+    else" has its KEY.json alone. With `support: sam` the counts tell how many regions fell on masks and how
+    many on boxes, see `region_runs`. Raises `UserError` when an earlier step has not run, or no region of any
+    artwork has the mask that `support: sam` asks for.
     """
-    code = storage.code_version(sys.modules[__name__], geometry, tables)
+    code = storage.code_version(sys.modules[__name__], geometry, raster, rle, tables)
     jobs = {
         shard: fingerprint(
             params,
@@ -216,21 +162,43 @@ def build(paths: Paths, params: MasksParams, parallel: ParallelParams) -> dict[s
         )
         for shard, digest in tables.input_digests(paths, pictures=False).items()
     }
+    if params.support == "sam":
+        _check_masks(paths, sorted(jobs))
     process = functools.partial(process_shard, paths=paths, params=params)
     return map_shards("masks", paths.step("masks"), jobs, process, parallel)
+
+
+def _check_masks(paths: Paths, shards: Sequence[int]) -> None:
+    """Raise `UserError` when no region of these shards has a mask."""
+    for shard in shards:
+        column = pq.read_table(shard_file(paths, "regions", shard), columns=["masks"])["masks"]
+        texts = pc.list_flatten(column)
+        if texts.null_count < len(texts):
+            return
+    raise UserError(
+        f"masks.support is sam, but no region in {paths.step('regions')} has a mask; set "
+        "regions.sam_support: true (or regions.source: sam) and run the regions step again, or set "
+        "masks.support: box"
+    )
 
 
 def process_shard(shard: int, paths: Paths, params: MasksParams) -> ShardOutcome:
     """One shard: a tar sample per artwork."""
     works = tables.read_artworks(paths, shard)
     rejects: list[tuple[str, str]] = []
-    samples = _samples(shard, works, paths, params, rejects)
+    counts: Counter[str] = Counter()
+    samples = _samples(shard, works, paths, params, rejects, counts)
     storage.write_tar(paths.step("masks") / f"{shard_stem(shard)}.tar", samples)
-    return ShardOutcome(len(works) - len(rejects), rejects)
+    return ShardOutcome(len(works) - len(rejects), rejects, dict(counts))
 
 
 def _samples(
-    shard: int, works: list[dict[str, Any]], paths: Paths, params: MasksParams, rejects: list[tuple[str, str]]
+    shard: int,
+    works: list[dict[str, Any]],
+    paths: Paths,
+    params: MasksParams,
+    rejects: list[tuple[str, str]],
+    counts: Counter[str],
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, members) per artwork; those without what they need are noted in `rejects`."""
     groups = tables.read_groups(paths, shard)
@@ -238,6 +206,7 @@ def _samples(
     for (key, emotion), group in groups.items():
         said.setdefault(key, {})[emotion] = group
     regions = tables.read_regions(paths, shard)
+    texts = _read_masks(paths, shard) if params.support == "sam" else {}
     table = pq.read_table(shard_file(paths, "similarity", shard))
     similar: dict[str, dict[str, list[float]]] = {}
     for row in table.select(SIMILARITY.names).to_pylist():
@@ -259,8 +228,18 @@ def _samples(
             boxes, detector = regions[key]
             scores = np.array([similar[key][emotion] for emotion in emotions], np.float64)
             scores = scores.reshape(len(emotions), len(boxes))
-            maps = pseudo_masks(boxes, scores, work["height"], work["width"], params)
+            runs = None
+            if params.support == "sam":
+                runs, found = region_runs(boxes, texts[key], work["height"], work["width"])
+                counts.update(found)
+            maps = pseudo_masks(boxes, scores, work["height"], work["width"], params, runs)
             yield key, _members(work, emotions, maps, {"detector": detector, **lineage})
+
+
+def _read_masks(paths: Paths, shard: int) -> dict[str, list[str | None] | None]:
+    """Key -> the masks of its regions, as stored."""
+    table = pq.read_table(shard_file(paths, "regions", shard), schema=REGIONS, columns=["key", "masks"])
+    return dict(zip(table["key"].to_pylist(), table["masks"].to_pylist(), strict=True))
 
 
 def _members(
@@ -271,10 +250,11 @@ def _members(
     card: dict[str, Any] = {}
     for emotion, values in zip(emotions, maps, strict=True):
         members[f"{emotion}.png"] = cv2.imencode(".png", values, PNG_OPTIONS)[1].tobytes()
+        above = values > int(AREA_THRESHOLD * 255)  # whole numbers, compared as such
         card[emotion] = {
             "utterances": emotions[emotion]["utterance"],
             "artemis_ids": emotions[emotion]["artemis_id"],
-            "area": round(float((values > AREA_THRESHOLD * 255).mean()), 6),
+            "area": round(np.count_nonzero(above) / values.size, 6),
         }
     described = {name: work[name] for name in ("art_style", "painting", "split", "height", "width")}
     text = json.dumps({**described, "emotions": card, "lineage": lineage}, sort_keys=True, ensure_ascii=False)

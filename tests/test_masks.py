@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline import masks, schema, storage
 from pipeline.emotions import EMOTIONS
-from pipeline.masks import MasksParams, pseudo_masks, rasterise, similarity_map, weigh
+from pipeline.masks import MasksParams, pseudo_masks, similarity_map, weigh
 from pipeline.parallel import ParallelParams
 from pipeline.params import Paths, UserError
+from pipeline.raster import rasterise
 from pipeline.schema import shard_stem
 from tests.encoders import write_world
 

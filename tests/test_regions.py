@@ -1,6 +1,7 @@
 """The regions step on a small world: its table, its counts, its rejects, and that it repeats itself."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from pycocotools import mask
 
 from pipeline import regions, storage
 from pipeline.artworks import read_image
@@ -20,7 +22,7 @@ from pipeline.parallel import ParallelParams
 from pipeline.params import Paths, UserError, parse_section
 from pipeline.regions import RegionsParams
 from pipeline.regions.config import VinvlConfig
-from pipeline.regions.table import WHOLE, Found, clip_boxes, region_row
+from pipeline.regions.table import WHOLE, BoxCounts, Found, clip_boxes, region_row, strongest
 from pipeline.regions.vinvl import AttrRCNN, load_vinvl
 from pipeline.schema import ARTWORKS, REGIONS, artwork_key
 from tests.worlds import paths_in
@@ -166,7 +168,8 @@ def test_released_boxes(world: Paths, backbones: BackbonesParams) -> None:
     assert rows[key(1)]["boxes"] == [[0.0, 0.0, 90.0, 120.0]]
     assert (rows[key(1)]["source"], rows[key(1)]["labels"]) == ("apolo:whole", [WHOLE])
     assert rows[key(0)]["attributes"] is None
-    assert (counts["whole_artworks"], counts["dropped_boxes"]) == (1, 1)
+    assert (counts["whole_artworks"], counts["dropped_boxes"], counts["cut_boxes"]) == (1, 1, 0)
+    assert counts["source"] == "apolo"
     assert counts["reasons"] == {"no-boxes-file": 2}
 
 
@@ -207,14 +210,67 @@ def test_kept_boxes_hold_a_pixel_and_stay_inside(boxes: np.ndarray) -> None:
 def test_region_row_counts_what_it_drops() -> None:
     artwork = {"key": "k", "height": 10, "width": 20}
     boxes = np.array([[-5, -5, 8, 8], [30, 0, 40, 5], [3, 3, 3, 9]], np.float32)
-    row, dropped = region_row(artwork, Found(boxes, np.array([0.9, 0.8, 0.7]), list("abc"), None), "vinvl")
-    assert (row["boxes"], row["labels"], dropped) == ([[0, 0, 8, 8]], ["a"], 2)
-    row, dropped = region_row(
-        artwork, Found(boxes[1:], np.array([0.8, 0.7]), list("bc"), [["x"], []]), "vinvl"
+    row, counts = region_row(artwork, Found(boxes, np.array([0.9, 0.8, 0.7]), list("abc"), None), "vinvl")
+    assert (row["boxes"], row["labels"]) == ([[0, 0, 8, 8]], ["a"])
+    assert counts == BoxCounts(kept=1, dropped=2, cut=1)
+    row, counts = region_row(
+        artwork, Found(boxes[1:], np.array([0.8, 0.7]), list("bc"), [["x"], []], dropped=1), "vinvl"
     )
-    assert (row["boxes"], row["source"], row["attributes"], dropped) == (
-        [[0, 0, 20, 10]],
-        "vinvl:whole",
-        [[]],
-        2,
-    )
+    assert (row["boxes"], row["source"], row["attributes"]) == ([[0, 0, 20, 10]], "vinvl:whole", [[]])
+    assert counts == BoxCounts(dropped=3, whole=1)
+
+
+def test_masks_go_with_their_boxes() -> None:
+    artwork = {"key": "k", "height": 6, "width": 4}
+    pixels = np.zeros((6, 4, 2), np.uint8, order="F")
+    pixels[1:3, 2:4, 0] = 1
+    masks = [
+        json.dumps({"size": rle["size"], "counts": rle["counts"].decode()}) for rle in mask.encode(pixels)
+    ]
+    boxes = np.array([[2, 1, 4, 3], [0, 0, 0, 0]], np.float32)
+    row, _ = region_row(artwork, Found(boxes, np.ones(2), ["", ""], None, masks), "sam")
+    assert row["masks"] == masks[:1]
+    row, counts = region_row(artwork, Found(boxes[1:], np.ones(1), [""], None, masks[1:]), "sam")
+    assert counts == BoxCounts(dropped=1, whole=1)
+    (whole,) = (json.loads(text) for text in row["masks"])
+    np.testing.assert_array_equal(mask.decode(whole), np.ones((6, 4)))
+
+
+COORDINATES = st.one_of(
+    st.floats(-30, 90, width=32),
+    st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 0.0, 30.0, 50.0]),
+)
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(0, 8), st.just(4)), elements=COORDINATES),
+    st.integers(1, 60),
+    st.integers(1, 60),
+)
+def test_any_boxes_become_a_sound_row(boxes: np.ndarray, height: int, width: int) -> None:
+    artwork = {"key": "k", "height": height, "width": width}
+    found = Found(boxes, np.ones(len(boxes)), [str(i) for i in range(len(boxes))], None)
+    row, counts = region_row(artwork, found, "x")
+    assert counts.kept + counts.dropped == len(boxes)
+    assert counts.whole == (counts.kept == 0)
+    assert len(row["boxes"]) == len(row["scores"]) == len(row["labels"]) == max(counts.kept, 1)
+    for x1, y1, x2, y2 in row["boxes"]:
+        assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
+    stored = pa.Table.from_pylist([row | {"attributes": None}], schema=REGIONS).to_pylist()[0]
+    assert stored["boxes"] == row["boxes"]
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(0, 30), elements=st.floats(0, 1)),
+    st.floats(0, 1),
+    st.integers(1, 10),
+    st.integers(0, 15),
+)
+def test_the_strongest(scores: np.ndarray, threshold: float, fewest: int, more: int) -> None:
+    most = fewest + more
+    kept = strongest(scores, threshold, fewest, most)
+    left = np.delete(scores, kept)
+    assert (np.diff(scores[kept]) <= 0).all()
+    assert not len(left) or not len(kept) or left.max() <= scores[kept].min()
+    above = int((scores >= threshold).sum())
+    assert len(kept) == min(len(scores), most, max(above, fewest))

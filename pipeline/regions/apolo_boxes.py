@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import apolo
+from pipeline import apolo, artworks, storage
+from pipeline.backbones import BackbonesParams
+from pipeline.params import Paths, fingerprint
+from pipeline.regions import sources, table
+from pipeline.regions.sources import Answers, Artwork, Source
 from pipeline.regions.table import Found, Rejected
+
+if TYPE_CHECKING:
+    from pipeline.regions import RegionsParams
 
 SCORE = 1.0
 """Score of every box: the release has none."""
 
 
 def regions(
-    folder: Path, artworks: Sequence[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], Found | Rejected]]:
-    """Yield every row of `schema.ARTWORKS`, in order, with its boxes or why it has none.
+    works: Sequence[Artwork], paths: Paths, _params: RegionsParams, _backbones: BackbonesParams
+) -> Answers:
+    """Yield every artwork with its released boxes.
 
-    folder: of the APOLO release. Box files are named by painting, without the art style.
+    Box files are named by painting, without the art style. An artwork without a file is a reject
+    ("no-boxes-file") and never falls back to a detector; an empty file is an artwork without boxes.
     """
-    for row in artworks:
-        path = apolo.boxes_path(folder, row["painting"])
+    for row in works:
+        path = apolo.boxes_path(paths.apolo, row["painting"])
         if path is None:
-            yield row, Rejected("no-boxes-file")
+            where = paths.apolo / apolo.BOXES
+            yield row, Rejected("no-boxes-file", f"{where} has no file for {row['painting']}")
             continue
         try:
             normalised = apolo.load_boxes(path)
         except apolo.BadArray as error:
-            yield row, Rejected(f"boxes-{error.reason}")
+            yield row, Rejected(f"boxes-{error.reason}", error.detail)
             continue
         scale = np.array([row["width"], row["height"]] * 2, np.float32)
         count = len(normalised)
         yield row, Found(normalised * scale, np.full(count, SCORE, np.float32), [""] * count, None)
+
+
+def identity(_paths: Paths, _params: RegionsParams, _backbones: BackbonesParams) -> str:
+    """Code alone: there are no settings, and the files count by artwork."""
+    return fingerprint("apolo", storage.code_version(apolo, artworks, sources, table))
+
+
+def file_of(paths: Paths, artwork: Artwork) -> Path | None:
+    """The released file of an artwork, or None."""
+    return apolo.boxes_path(paths.apolo, artwork["painting"])
+
+
+SOURCE = Source(regions, identity, file_of)

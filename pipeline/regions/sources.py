@@ -1,0 +1,105 @@
+"""Which source gives the regions: every source is a module of this package with a `SOURCE`.
+
+A source turns rows of `schema.ARTWORKS` into `table.Found` or `table.Rejected`; everything after that
+(cutting to the picture, artworks without boxes, counting, writing) is the same for all and lies in `table`
+and the step. Sources are never mixed: an artwork that the chosen one does not know is a reject, because two
+detectors' scores and habits in one data set would make artworks differ in what nobody asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import apolo
+from pipeline.params import Paths
+from pipeline.regions.table import Found, Rejected
+
+if TYPE_CHECKING:
+    from pipeline.backbones import BackbonesParams
+    from pipeline.regions import RegionsParams
+
+Artwork = dict[str, Any]
+"""A row of `schema.ARTWORKS`."""
+Answers = Iterator[tuple[Artwork, Found | Rejected]]
+
+
+def picture_of(paths: Paths, artwork: Artwork) -> Path | None:
+    """The artwork's picture: what a detector reads."""
+    path: Path = paths.wikiart / artwork["path"]
+    return path
+
+
+def no_file(_paths: Paths, _artwork: Artwork) -> Path | None:
+    """For sources that read one file for all artworks, which their identity covers."""
+    return None
+
+
+def no_counts(
+    _works: Sequence[Artwork], _paths: Paths, _params: RegionsParams, _backbones: BackbonesParams
+) -> dict[str, int]:
+    """For sources that have nothing of their own to count."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source must be able to do. Functions get the step's paths, params and backbones."""
+
+    regions: Callable[[Sequence[Artwork], Paths, RegionsParams, BackbonesParams], Answers]
+    """Yield every artwork, in the order given, with its regions or why it has none. Runs on workers; keep
+    what is heavy (a network, an index) in an `lru_cache`, so that a worker loads it once."""
+    identity: Callable[[Paths, RegionsParams, BackbonesParams], str]
+    """Fingerprint of all that decides the result besides the artworks: the settings that this source reads,
+    its weights or file, its code. Called once per run, before any shard; raises `UserError` early."""
+    file_of: Callable[[Paths, Artwork], Path | None] = picture_of
+    """The file of one artwork whose size tells that it changed; it enters the fingerprint of its shard."""
+    counts: Callable[[Sequence[Artwork], Paths, RegionsParams, BackbonesParams], dict[str, int]] = no_counts
+    """Further counts of a run over all artworks, for metrics/regions.json."""
+
+
+def load(name: str) -> Source:
+    """The source of this name. Imports only what it needs: the file readers run without torch."""
+    if name == "apolo":
+        from pipeline.regions import apolo_boxes
+
+        return apolo_boxes.SOURCE
+    if name == "faster_rcnn":
+        from pipeline.regions import faster_rcnn
+
+        return faster_rcnn.SOURCE
+    if name == "features_tsv":
+        from pipeline.regions import features_tsv
+
+        return features_tsv.SOURCE
+    if name == "predictions_tsv":
+        from pipeline.regions import predictions_tsv
+
+        return predictions_tsv.SOURCE
+    if name == "sam":
+        from pipeline.regions import sam_regions
+
+        return sam_regions.SOURCE
+    if name == "vinvl":
+        from pipeline.regions import vinvl_regions
+
+        return vinvl_regions.SOURCE
+    raise ValueError(f"no source of regions is called {name!r}")
+
+
+def resolve(params: RegionsParams, paths: Paths) -> RegionsParams:
+    """Params whose source is a name: "auto" becomes apolo where its boxes are, else vinvl, and is said."""
+    if params.source != "auto":
+        return params
+    folder = paths.apolo / apolo.BOXES
+    there = folder.is_dir() and any(folder.glob("*.npy"))
+    print(
+        f"regions: source {'apolo' if there else 'vinvl'}, because {folder} "
+        f"{'holds released boxes' if there else 'holds no boxes'}",
+        file=sys.stderr,
+    )
+    return dataclasses.replace(params, source="apolo" if there else "vinvl")
