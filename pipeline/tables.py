@@ -1,12 +1,13 @@
 """One shard's rows of the tables that `utterances` and `regions` wrote, and what tells when they changed."""
 
-import functools
 import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.emotions import EMOTIONS
@@ -31,34 +32,48 @@ def input_digests(paths: Paths, pictures: bool) -> dict[int, str]:
     With `pictures`, of its picture files' sizes too. Sizes and not contents: reading 80,000 pictures takes
     longer than many a step, a changed picture nearly always changes its size, and times differ in every copy.
     """
-    works, said = _tables(paths)
+    works = pq.read_table(_table(paths, "artworks")).to_pandas().sort_values("key")
     if pictures:
-        works = works.assign(bytes=[_file_size(paths.wikiart / path) for path in works["path"]])
-    shards = said["key"].map(works.set_index("key")["shard"])
-    words = {shard: _digest(frame) for shard, frame in said.groupby(shards)}
+        works = works.assign(bytes=[file_size(paths.wikiart / path) for path in works["path"]])
+    shard_of = works.set_index("key")["shard"]
+    words = {shard: hashlib.sha256() for shard in works["shard"].unique().tolist()}
+    said = pq.ParquetFile(_table(paths, "utterances"))
+    for batch in said.iter_batches():  # never the whole table: it is half a million rows long
+        rows = batch.filter(pc.is_in(batch["emotion"], pa.array(EMOTIONS))).to_pandas()
+        shards = rows["key"].map(shard_of)
+        for shard, part in rows.groupby(shards, sort=False):
+            words[shard].update(_row_hashes(part))
     return {
-        shard: fingerprint(_digest(works[works["shard"] == shard]), words.get(shard))
-        for shard in works["shard"].unique().tolist()
+        shard: fingerprint(
+            hashlib.sha256(_row_hashes(works[works["shard"] == shard])).hexdigest(), digest.hexdigest()
+        )
+        for shard, digest in words.items()
     }
 
 
 def read_artworks(paths: Paths, shard: int) -> list[dict[str, Any]]:
-    """Rows of `schema.ARTWORKS` in a shard, sorted by key."""
-    works, _ = _tables(paths)
-    rows: list[dict[str, Any]] = works[works["shard"] == shard].to_dict("records")  # type: ignore[assignment]
+    """Rows of `schema.ARTWORKS` in a shard, sorted by key; only the shard's part of the file is read."""
+    table = pq.read_table(_table(paths, "artworks"), filters=[("shard", "=", shard)])
+    rows: list[dict[str, Any]] = table.sort_by("key").to_pylist()
     return rows
 
 
 def read_groups(paths: Paths, shard: int) -> Groups:
     """What was said about a shard's artworks, by key, then in the order of `EMOTIONS`.
 
-    Utterances are in the order of the csv; those of "something else" are left out.
+    Utterances are in the order of the csv; those of "something else" are left out. As `read_artworks`, it
+    costs the shard's rows and not the table, because the utterances step wrote them together.
     """
-    works, said = _tables(paths)
-    rows = said[said["key"].isin(works["key"][works["shard"] == shard])]
-    groups: Groups = {}
+    keys = [work["key"] for work in read_artworks(paths, shard)]
+    if not keys:
+        return {}
+    near = (pc.field("key") >= keys[0]) & (pc.field("key") <= keys[-1])  # what row groups can be skipped by
+    wanted = pc.field("key").isin(keys) & pc.field("emotion").isin(EMOTIONS)
+    table = pq.read_table(_table(paths, "utterances"), filters=near & wanted)
     names = ("key", "emotion", "artemis_id", "utterance")
-    for key, emotion, artemis_id, utterance in zip(*(rows[name].tolist() for name in names), strict=True):
+    groups: Groups = {}
+    columns = (table.sort_by("artemis_id")[name].to_pylist() for name in names)
+    for key, emotion, artemis_id, utterance in zip(*columns, strict=True):
         group = groups.setdefault((key, emotion), {"artemis_id": [], "utterance": []})
         group["artemis_id"].append(artemis_id)
         group["utterance"].append(utterance)
@@ -77,32 +92,22 @@ def read_regions(paths: Paths, shard: int) -> dict[str, tuple[np.ndarray, str]]:
     }
 
 
-def _tables(paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
-    folder = paths.step("utterances")
-    files = (folder / "artworks.parquet", folder / "utterances.parquet")
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"{file} does not exist; run the utterances step first")
-    return _read_tables(*files, tuple(file.stat().st_mtime_ns for file in files))
+def _table(paths: Paths, name: str) -> Path:
+    """The file of a table of the utterances step. Raises `UserError` when it is not there."""
+    path = paths.step("utterances") / f"{name}.parquet"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; run the utterances step first")
+    return path
 
 
-@functools.lru_cache(maxsize=1)
-def _read_tables(
-    artworks: Path, utterances: Path, _stamp: tuple[int, ...]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All artworks, and all utterances with one of the eight emotions, each in a settled order."""
-    works = pq.read_table(artworks).to_pandas()
-    said = pq.read_table(utterances, filters=[("emotion", "in", list(EMOTIONS))]).to_pandas()
-    return works.sort_values("key"), said.sort_values(["key", "artemis_id"], kind="stable")
-
-
-def _file_size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Bytes of a file, -1 where there is none."""
     try:
         return path.stat().st_size
     except OSError:
         return -1
 
 
-def _digest(frame: pd.DataFrame) -> str:
-    rows = pd.util.hash_pandas_object(frame, index=False).to_numpy()
-    return hashlib.sha256(rows.tobytes()).hexdigest()
+def _row_hashes(frame: pd.DataFrame) -> bytes:
+    """One 64-bit hash per row."""
+    return pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()

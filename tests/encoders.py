@@ -1,6 +1,8 @@
 """Random small encoders in the built-in file formats, and a few painted files with the tables before them."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -127,3 +129,17 @@ def write_world(root: Path, shards: int = 2) -> Paths:
         out = paths.step("regions") / f"{shard_stem(shard)}.parquet"
         storage.write_parquet(out, pa.Table.from_pylist(table, schema.REGIONS))
     return paths
+
+
+def write_torchscript(model: Any, path: Path) -> None:
+    """A CLIP as OpenAI published theirs: traced, in half precision, with its sizes among the buffers."""
+    size, context = model.visual.image_size, model.context_length
+    side = size if isinstance(size, int) else size[0]
+    for name, value in {"input_resolution": side, "context_length": context, "vocab_size": 0}.items():
+        if not hasattr(model, name):
+            model.register_buffer(name, torch.tensor(value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and that is how those files are
+        example = (torch.zeros(1, 3, side, side), torch.zeros(1, context, dtype=torch.int64))
+        traced = torch.jit.trace(model.eval(), example, check_trace=False).half()
+        torch.jit.save(traced, path)

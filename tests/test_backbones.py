@@ -4,22 +4,19 @@ import json
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
-from open_clip.transform import image_transform
 from PIL import Image
 from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
-from torch.nn import functional as F
 
 from pipeline.artworks import BadImage
 from pipeline.backbones import BackbonesParams, SamParams, verify
-from pipeline.backbones.clip import Clip, load_clip
+from pipeline.backbones.clip import load_clip
 from pipeline.backbones.pictures import pictures, read_artwork
 from pipeline.backbones.sam import SamEncoder, load_sam, load_sam_model
 from pipeline.params import UserError
-from tests.encoders import WORDS, write_backbones
+from tests.encoders import write_backbones
 
 RNG = np.random.default_rng(1)
 SMOOTH = np.array(
@@ -38,11 +35,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sam(folder: Path) -> SamEncoder:
     return load_sam("tiny", folder / "sam.safetensors", "cpu")
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Clip:
-    return load_clip("tiny", folder / "clip.safetensors", "cpu")
 
 
 def test_sam_equals_segment_anything(sam: SamEncoder, folder: Path) -> None:
@@ -95,98 +87,6 @@ def test_official_sam_builder_on_meta(arch: str) -> None:
     shapes = {name: tuple(value.shape) for name, value in official.state_dict().items()}
     assert {name: tuple(value.shape) for name, value in ours.state_dict().items()} == shapes
     assert sum(p.numel() for p in ours.parameters()) == 93_735_472
-
-
-@pytest.mark.parametrize("fit", ["squash", "center"])
-def test_crops_match_pillow(clip: Clip, fit: str) -> None:
-    """Within one level of open_clip's own preprocessing on a PIL crop (CPU; both round after each axis)."""
-    mode = {"squash": "squash", "center": "shortest"}[fit]
-    reference = image_transform(
-        clip.size, is_train=False, resize_mode=mode, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bicubic"
-    )
-    boxes = np.array(
-        [[0, 0, 200, 150], [10, 20, 90, 140], [3, 4, 180, 40], [50, 60, 58, 63], [199, 149, 200, 150]]
-    )
-    crops = clip.crop(SMOOTH, boxes, fit)  # type: ignore[arg-type]
-    for box, crop in zip(boxes.tolist(), crops, strict=True):
-        expected = reference(Image.fromarray(SMOOTH).crop(tuple(box))) * 255
-        assert (crop.float() - expected).abs().max() <= 1.001
-
-
-def test_float_crops_match_pillow(clip: Clip) -> None:
-    """The path that other devices take, which rounds once, stays within two levels."""
-    from pipeline.backbones import clip as module
-
-    pixels = clip.on_device(SMOOTH)
-    resized = F.interpolate(
-        pixels[None].float(), (32, 32), mode="bicubic", antialias=True, align_corners=False
-    )
-    levels = resized.round().clamp(0, 255)[0]
-    assert (levels - module.resize(pixels, 32, "squash").float()).abs().max() <= 2
-
-
-def test_crops_of_odd_boxes(clip: Clip) -> None:
-    outside = np.array(
-        [[-50, -50, 20, 20], [190, 140, 900, 900], [500, 500, 600, 600], [20.2, 30.2, 20.3, 30.3]]
-    )
-    crops = clip.crop(SMOOTH, outside, "squash")
-    assert crops.shape == (4, 3, clip.size, clip.size)
-    torch.testing.assert_close(crops[0], clip.crop(SMOOTH, np.array([[0, 0, 20, 20]]), "squash")[0])
-    assert (crops[2] == torch.from_numpy(SMOOTH[149, 199])[:, None, None]).all()
-    assert (crops[3] == torch.from_numpy(SMOOTH[30, 20])[:, None, None]).all()
-    assert clip.encode_crops(SMOOTH, np.empty((0, 4))).shape == (0, 16)
-
-
-def test_encode_crops_equals_open_clip(clip: Clip) -> None:
-    boxes = np.array([[0, 0, 200, 150], [10, 20, 90, 140], [3, 4, 180, 40]], np.float32)
-    crops = clip.crop(SMOOTH, boxes)
-    with torch.inference_mode():
-        expected = clip.model.encode_image(clip.normalise(crops))
-    expected = expected / expected.norm(dim=-1, keepdim=True)
-    torch.testing.assert_close(clip.encode_crops(SMOOTH, boxes, batch=2), expected)
-
-
-def test_text_equals_open_clip_and_counts_truncation(clip: Clip) -> None:
-    texts = [*WORDS, "house " * 40]
-    before = clip.truncated
-    found = clip.encode_text(texts)
-    assert clip.truncated - before == 1
-    with torch.inference_mode():
-        expected = clip.model.encode_text(clip.tokenizer(texts, context_length=12))
-    torch.testing.assert_close(found, expected / expected.norm(dim=-1, keepdim=True))
-    assert clip.encode_text([]).shape == (0, 16)
-
-
-def test_patch_tokens_are_the_last_layers_after_ln_post(clip: Clip) -> None:
-    visual = clip.model.visual
-    pixels = []
-    for image in IMAGES:
-        squashed = Image.fromarray(image).resize((clip.size, clip.size), Image.Resampling.BICUBIC)
-        pixels.append(torch.from_numpy(np.array(squashed)).permute(2, 0, 1))
-    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1)
-    std = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1)
-    with torch.inference_mode():
-        x = visual.conv1((torch.stack(pixels) / 255 - mean) / std).flatten(2).transpose(1, 2)
-        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], 1) + visual.positional_embedding
-        x = visual.transformer(visual.ln_pre(x))
-        expected = visual.ln_post(x[:, 1:])
-    tokens = clip.patch_tokens(IMAGES)
-    assert tokens.shape == (3, 16, 16)
-    assert (tokens - expected).abs().max() < 0.03  # one grey level of resize rounding moves a token this much
-
-
-def test_official_clip_by_name(tmp_path: Path) -> None:
-    """A local state dict in open_clip's format, and names that open_clip does not have."""
-    from safetensors.torch import save_file
-
-    name = "RN50"
-    with pytest.raises(UserError, match="no model 'vit-of-dreams'"):
-        save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-        load_clip("vit-of-dreams", tmp_path / "x.safetensors", "cpu")
-    with pytest.raises(
-        UserError, match=r"not a checkpoint of CLIP RN50[\s\S]*missing: [\s\S]*not expected: x"
-    ):
-        load_clip(name, tmp_path / "x.safetensors", "cpu")
 
 
 def test_a_flipped_byte_is_refused(tmp_path: Path) -> None:

@@ -1,17 +1,21 @@
 """The similarity table against CLIP used plainly, one region and one sentence at a time."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from pipeline import schema, similarity, storage, tables
 from pipeline.artworks import read_image
 from pipeline.backbones import BackbonesParams
-from pipeline.backbones.clip import load_clip
+from pipeline.backbones.clip import Clip, load_clip
 from pipeline.parallel import ParallelParams
 from pipeline.params import Paths, UserError
 from pipeline.schema import SIMILARITY, shard_stem
@@ -72,7 +76,8 @@ def test_tables_are_sorted_typed_and_say_where_they_come_from(
     table = pq.read_table(world.step("similarity") / "000000.parquet")
     assert table.schema.equals(SIMILARITY)
     lineage = json.loads(table.schema.metadata[b"lineage"])
-    assert lineage["clip"] == {"name": "tiny", "sha256": storage.sha256_file(backbones.clip.checkpoint)}
+    sha256 = storage.sha256_file(backbones.clip.checkpoint)
+    assert lineage["clip"] == {"name": "tiny", "sha256": sha256, "precision": "float32"}
     pairs = list(zip(table["key"].to_pylist(), table["emotion"].to_pylist(), strict=True))
     assert pairs == sorted(pairs)  # "awe" before "fear" is both EMOTIONS' order and the alphabet's
 
@@ -100,11 +105,136 @@ def test_broken_pictures_and_missing_regions_are_rejected(world: Paths, backbone
     assert len({row["key"] for row in rows(world)}) == 2
 
 
-def test_long_texts_are_announced(
-    world: Paths, backbones: BackbonesParams, capsys: pytest.CaptureFixture[str]
+def test_truncated_texts_are_counted_over_all_runs(world: Paths, backbones: BackbonesParams) -> None:
+    """The counts are the shards' own, so a run that had nothing to do tells the same."""
+    model = load_clip("tiny", backbones.clip.checkpoint, "cpu")
+    distinct, longer, crops = 0, 0, 0
+    for shard in (0, 1):
+        groups = tables.read_groups(world, shard).values()
+        texts = {" ".join(group["utterance"]) for group in groups}
+        distinct += len(texts)
+        tokens = model.tokenizer(sorted(texts), context_length=99)
+        longer += int((tokens.count_nonzero(1) > 12).sum())
+        crops += sum(len(boxes) for boxes, _ in tables.read_regions(world, shard).values())
+    assert 0 < longer < distinct
+    params = SimilarityParams(utterances="concatenate")
+    first = similarity.build(world, params, backbones, SEQUENTIAL)
+    assert first["counts"] == {"crops": crops, "texts": distinct, "texts_truncated": longer}
+    (world.step("similarity") / "000001.json").unlink()
+    again = similarity.build(world, params, backbones, SEQUENTIAL)
+    assert (again["done"], again["counts"]) == (1, first["counts"])
+
+
+def test_utterances_are_joined_in_the_order_of_the_csv(world: Paths) -> None:
+    file = world.step("utterances") / "utterances.parquet"
+    table = pq.read_table(file)
+    storage.write_parquet(file, table.take(list(range(table.num_rows))[::-1]))
+    said: dict[tuple[str, str], list[str]] = {}
+    for row in table.sort_by("artemis_id").to_pylist():
+        said.setdefault((row["key"], row["emotion"]), []).append(row["utterance"])
+    for shard in (0, 1):
+        for pair, group in tables.read_groups(world, shard).items():
+            assert group["utterance"] == said[pair]
+            assert similarity._sentences({pair: group}, "concatenate") == {pair: [" ".join(said[pair])]}
+
+
+def test_batches_are_full_and_each_text_is_encoded_once(
+    world: Paths, backbones: BackbonesParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    similarity.build(world, SimilarityParams(utterances="concatenate"), backbones, SEQUENTIAL)
-    assert "longer than CLIP's 12 tokens" in capsys.readouterr().err
+    sizes: list[int] = []
+    texts: list[str] = []
+    encode_pixels, encode_text = Clip.encode_pixels, Clip.encode_text
+
+    def see_pixels(self: Clip, pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        return encode_pixels(self, pixels)
+
+    def see_text(self: Clip, some: list[str]) -> torch.Tensor:
+        texts.extend(some)
+        return encode_text(self, some)
+
+    monkeypatch.setattr(Clip, "encode_pixels", see_pixels)
+    monkeypatch.setattr(Clip, "encode_text", see_text)
+    params = SimilarityParams(batch=7)
+    similarity.process_shard(0, world, params, backbones)
+    crops = sum(len(boxes) for boxes, _ in tables.read_regions(world, 0).values())
+    assert sizes == [7] * (crops // 7) + [crops % 7] * (crops % 7 > 0)
+    groups = tables.read_groups(world, 0).values()
+    assert sorted(texts) == sorted({text for group in groups for text in group["utterance"]})
+
+
+def test_batch_size_changes_float_noise_alone(world: Paths, backbones: BackbonesParams) -> None:
+    tables_found = []
+    for batch in (1, 5, 1000):
+        similarity.process_shard(0, world, SimilarityParams(batch=batch), backbones)
+        tables_found.append(pq.read_table(world.step("similarity") / "000000.parquet").to_pylist())
+    for found in tables_found[1:]:
+        for row, expected in zip(found, tables_found[0], strict=True):
+            np.testing.assert_allclose(row.pop("scores"), expected["scores"], atol=2e-6)
+            assert row == {key: value for key, value in expected.items() if key != "scores"}
+
+
+def test_pooled_regions_are_cosines_too(world: Paths, backbones: BackbonesParams) -> None:
+    similarity.build(world, SimilarityParams(regions="pool", batch=2), backbones, SEQUENTIAL)
+    model = load_clip("tiny", backbones.clip.checkpoint, "cpu")
+    works = {work["key"]: work for shard in (0, 1) for work in tables.read_artworks(world, shard)}
+    boxes = tables.read_regions(world, 0) | tables.read_regions(world, 1)
+    groups = tables.read_groups(world, 0) | tables.read_groups(world, 1)
+    assert len(rows(world)) == 8
+    for row in rows(world):
+        image = read_image(world.wikiart / works[row["key"]]["path"])
+        regions = model.pool_regions([image], [boxes[row["key"]][0]])[0]
+        texts = model.encode_text(groups[row["key"], row["emotion"]]["utterance"])
+        np.testing.assert_allclose(row["scores"], (regions @ texts.T).mean(1), atol=2e-6)
+
+
+def test_what_changes_a_score_redoes_the_shards(world: Paths, backbones: BackbonesParams) -> None:
+    rough = dataclasses.replace(backbones, clip=dataclasses.replace(backbones.clip, precision="bf16"))
+    settings = [
+        (SimilarityParams(), backbones),
+        (SimilarityParams(fit="center"), backbones),
+        (SimilarityParams(regions="pool"), backbones),
+        (SimilarityParams(), rough),
+    ]
+    for params, weights in settings:
+        assert similarity.build(world, params, weights, SEQUENTIAL)["done"] == 2
+        assert similarity.build(world, params, weights, SEQUENTIAL)["skipped"] == 2
+    assert similarity.build(world, SimilarityParams(batch=3), rough, SEQUENTIAL)["skipped"] == 2
+
+
+def test_hostile_texts_boxes_and_pictures(world: Paths, backbones: BackbonesParams) -> None:
+    """10 MB utterances, control characters, emoji, a picture of one pixel, boxes without a pixel."""
+    folder = world.step("utterances")
+    hostile = ["awe " * 2_500_000, "\x00\x1b\u202e", "\U0001f642" * 9, "", "x" * 10_000_000]
+    said = pq.read_table(folder / "utterances.parquet").to_pylist()
+    for row, text in zip(said, hostile, strict=False):
+        row["utterance"] = text
+    storage.write_parquet(folder / "utterances.parquet", pa.Table.from_pylist(said, schema.UTTERANCES))
+    works = pq.read_table(folder / "artworks.parquet").to_pylist()
+    Image.new("RGB", (1, 1), "red").save(world.wikiart / works[0]["path"])
+    works[0] |= {"width": 1, "height": 1}
+    storage.write_parquet(folder / "artworks.parquet", pa.Table.from_pylist(works, schema.ARTWORKS))
+    for shard in (0, 1):
+        file = world.step("regions") / f"{shard_stem(shard)}.parquet"
+        regions = pq.read_table(file).to_pylist()
+        for row in regions:
+            row["boxes"][:3] = [[0.4, 0.4, 0.45, 0.45], [-9.0, -9.0, -8.0, -8.0], [3.0, 0.0, 3.0, 99.0]]
+        storage.write_parquet(file, pa.Table.from_pylist(regions, schema.REGIONS))
+    counts = similarity.build(world, SimilarityParams(), backbones, SEQUENTIAL)
+    assert (counts["kept"], counts["rejected"]) == (5, 0)
+    assert counts["counts"]["texts_truncated"] >= 2
+    for row in rows(world):
+        assert np.isfinite(row["scores"]).all()
+        assert np.abs(row["scores"]).max() <= 1.0 + 1e-6
+
+
+def test_memory_stays_flat_over_many_shards(world: Paths, backbones: BackbonesParams) -> None:
+    process = psutil.Process()
+    seen = []
+    for turn in range(40):
+        similarity.process_shard(turn % 2, world, SimilarityParams(batch=8), backbones)
+        seen.append(process.memory_info().rss)
+    assert seen[-1] - seen[10] < 16 * 2**20
 
 
 def test_mistakes_of_the_user(world: Paths, backbones: BackbonesParams, tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ HASHES = "sha256.json"
 """File beside weights that lists, by relative path, the SHA-256 each must have."""
 
 
+ClipPrecision = Literal["float32", "bf16", "fp16"]
+
+
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class SamParams:
     """SAM, the visual encoder of Sec. 3.2."""
@@ -34,7 +37,11 @@ class ClipParams:
     name: str = "tiny"
     """An open_clip model name (the paper's: ViT-B-16; OpenAI's own weights: ViT-B-16-quickgelu), or tiny."""
     checkpoint: Path = Path("weights/tiny/clip.safetensors")
-    """A local state dict: open_clip's .bin, .pt or .safetensors. Nothing is ever downloaded."""
+    """A local file: OpenAI's own .pt (TorchScript), or open_clip's .bin, .pt or .safetensors. Nothing is ever
+    downloaded."""
+    precision: ClipPrecision = "float32"
+    """Arithmetic of CLIP's transformers. fp16 (OpenAI's own on a GPU) and bf16 are for GPUs; they move the
+    gallery's cosines by at most 0.001 and 0.007."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -46,12 +53,23 @@ class VinvlParams:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class FasterRcnnParams:
+    """torchvision's Faster R-CNN, another proposer of regions (80 kinds of everyday things)."""
+
+    name: Literal["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"] = "fasterrcnn_resnet50_fpn"
+    """torchvision's name of the network."""
+    checkpoint: Path = Path("weights/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth")
+    """Its official COCO weights; v2's are fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class BackbonesParams:
     """Which pretrained weights the steps use, and where they run."""
 
     sam: SamParams = SamParams()
     clip: ClipParams = ClipParams()
     vinvl: VinvlParams = VinvlParams()
+    faster_rcnn: FasterRcnnParams = FasterRcnnParams()
     language_model: Path = Path("weights/tiny/gpt2")
     """Folder of a GPT-2 as transformers saves it: config.json, model.safetensors, tokenizer files."""
     device: str = "auto"

@@ -1,17 +1,40 @@
 """Decoded artworks for the encoders: the next picture is read while the device works on this one."""
 
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pipeline.artworks import BadImage, read_image
 
+S = TypeVar("S")
+T = TypeVar("T")
+
+Picture = np.ndarray | BadImage
+"""uint8 RGB (H, W, 3), or what is wrong with the file."""
 AHEAD = 4
 """Pictures decoded ahead: hides the disk, and holds at most a few hundred megabytes."""
+
+
+class Stopwatch:
+    """Adds up seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._start
+
+
+WAITED = Stopwatch()
+"""How long this process's encoders have waited for pictures so far; `bench` reads it before and after."""
 
 
 def read_artwork(wikiart: Path, row: dict[str, Any]) -> np.ndarray:
@@ -27,23 +50,45 @@ def read_artwork(wikiart: Path, row: dict[str, Any]) -> np.ndarray:
     return image
 
 
-def pictures(
-    wikiart: Path, rows: Sequence[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], np.ndarray | BadImage]]:
+def pictures(wikiart: Path, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Picture]]:
     """Yield every row of `schema.ARTWORKS`, in order, with its picture or what is wrong with it."""
+    return prepared(wikiart, rows, lambda image: image)
 
-    def read(row: dict[str, Any]) -> np.ndarray | BadImage:
+
+def prepared(
+    wikiart: Path,
+    rows: Sequence[dict[str, Any]],
+    prepare: Callable[[np.ndarray], T],
+    threads: int = 1,
+    depth: int = AHEAD,
+) -> Iterator[tuple[dict[str, Any], T | BadImage]]:
+    """As `pictures`, with what `prepare` makes of each picture on the thread that decoded it.
+
+    The pictures themselves are let go there: no more than `threads` of them are in memory, however large.
+    """
+
+    def read(row: dict[str, Any]) -> tuple[dict[str, Any], T | BadImage]:
         try:
-            return read_artwork(wikiart, row)
+            return row, prepare(read_artwork(wikiart, row))
         except BadImage as error:
-            return error
+            return row, error
 
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Any] = deque()
-        for row in rows:
-            waiting.append((row, pool.submit(read, row)))
-            if len(waiting) > AHEAD:
-                ready, future = waiting.popleft()
-                yield ready, future.result()
-        for ready, future in waiting:
-            yield ready, future.result()
+    results = ahead(read, rows, threads, depth)
+    while True:
+        with WAITED:
+            found = next(results, None)
+        if found is None:
+            return
+        yield found
+
+
+def ahead(function: Callable[[S], T], items: Iterable[S], threads: int, depth: int) -> Iterator[T]:
+    """Yield ``function(item)`` in order; while the caller uses one, threads work on the next `depth`."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[T]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
