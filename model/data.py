@@ -61,25 +61,52 @@ class Features(NamedTuple):
     """What the frozen encoders saw in one artwork."""
 
     sam: np.ndarray
-    """float (C, grid, grid)."""
+    """float (C, grid, grid), or int8 with `sam_scale`."""
     clip: np.ndarray
     """float (K, C), patch tokens only."""
     input_height: int
     """Of the picture inside SAM's padded input, pixels."""
     input_width: int
+    sam_scale: np.ndarray | None = None
+    """float32 (C,) with int8: the grid is ``sam * sam_scale``."""
 
 
 def read_features(index: Index, key: str) -> Features:
-    """Features of an artwork. Raises `KeyError` when it has none, `UserError` when its shard is damaged."""
+    """Features of an artwork, in the dtypes they are stored in.
+
+    Raises `KeyError` when it has none, `UserError` when its shard is damaged or lacks one of the two grids.
+    """
     about = json.loads(index.read(key, "features/json"))
-    sam = load_npy(index.read(key, "sam.npy"))
-    if sam.dtype == np.int8:  # one scale per channel
-        scale = load_npy(index.read(key, "sam_scale.npy"))
-        sam = sam.astype(np.float32) * scale.astype(np.float32).reshape(-1, 1, 1)
-    clip = load_npy(index.read(key, "clip.npy"))
+    try:
+        sam, clip = (load_npy(index.read(key, member)) for member in ("sam.npy", "clip.npy"))
+        scale = load_npy(index.read(key, "sam_scale.npy")) if sam.dtype == np.int8 else None
+    except KeyError as error:
+        raise UserError(
+            f"{error.args[0]}: a model needs both grids. Set features.sam_dtype and clip_dtype to something "
+            "else than none, then run the features and shards steps"
+        ) from None
     if math.isqrt(len(clip)) ** 2 != len(clip):  # the class token stands before a square of patches
         clip = clip[1:]
-    return Features(sam, clip, *about["sam"]["input_size"])
+    height, width = about["sam"]["input_size"]
+    return Features(sam, clip, height, width, scale)
+
+
+def stack_sam(features: Sequence[Features]) -> tuple[Tensor, Tensor | None]:
+    """SAM's grids as stored, (B, C, grid, grid), and with int8 their scales, float32 (B, C).
+
+    Raises `UserError` when some are int8 and others are not.
+    """
+    quantised = [f.sam_scale is not None for f in features]
+    if any(quantised) != all(quantised):
+        raise UserError("the features hold int8 and float16 grids; run the features and shards steps again")
+    sam = torch.from_numpy(np.stack([f.sam for f in features]))
+    scales = [f.sam_scale for f in features if f.sam_scale is not None]
+    return sam, torch.from_numpy(np.stack(scales).astype(np.float32)) if scales else None
+
+
+def dequantise(sam: Tensor, scale: Tensor | None) -> Tensor:
+    """What `stack_sam` gives as float32 (B, C, grid, grid), on its device: int8 crosses the bus as int8."""
+    return sam.float() if scale is None else sam * scale[:, :, None, None]
 
 
 @dataclass(frozen=True)
@@ -87,9 +114,11 @@ class Batch:
     """One micro-batch. Fields with a suffix of Q, T are one row per query, per text."""
 
     sam: Tensor
-    """(B, C, grid, grid) float32."""
+    """(B, C, grid, grid) as stored, float16 or int8; float32 after `to`."""
+    sam_scale: Tensor | None
+    """(B, C) float32 of an int8 `sam`; None after `to`."""
     clip: Tensor
-    """(B, K, C) float32."""
+    """(B, K, C) float16 as stored; float32 after `to`."""
     valid: Tensor
     """(B, H, W) bool, False on the padding of the decoder's frame."""
     rows: Tensor
@@ -108,15 +137,19 @@ class Batch:
     """(T, L) int64, `IGNORE` behind the end."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on a device, its grids widened to float32 there."""
+        there = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        sam = dequantise(there.sam, there.sam_scale)
+        return dataclasses.replace(there, sam=sam, sam_scale=None, clip=there.clip.float())
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory; called by torch's loader."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(**{f.name: function(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed = {name: function(value) for name, value in values.items() if value is not None}
+        return dataclasses.replace(self, **changed)
 
 
 class Samples(Dataset[Batch]):
@@ -178,9 +211,11 @@ class Samples(Dataset[Batch]):
         for i, f in enumerate(features):
             height, width = self.frame.valid_size(f.input_height, f.input_width)
             valid[i, :height, :width] = True
+        sam, sam_scale = stack_sam(features)
         return Batch(
-            sam=torch.from_numpy(np.stack([f.sam for f in features])).float(),
-            clip=torch.from_numpy(np.stack([f.clip for f in features])).float(),
+            sam=sam,
+            sam_scale=sam_scale,
+            clip=torch.from_numpy(np.stack([f.clip for f in features])),
             valid=torch.from_numpy(valid),
             rows=torch.from_numpy(pairs[:, 0].astype(np.int64)),
             emotion=torch.from_numpy(pairs[:, 1].astype(np.int64)),

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import storage
 from pipeline.params import UserError
 from pipeline.schema import INDEX, shard_stem
 
@@ -45,6 +46,8 @@ class Listing:
     """Offset of the block after the last member."""
     mark: bytes
     """That block: zeros in a whole tar, a header that cannot be read in a damaged one, less in a cut one."""
+    refused: list[tuple[str, str]]
+    """(key, why) of what no step here writes: links, folders, names that leave the folder, a name twice."""
 
     @property
     def whole(self) -> bool:
@@ -55,19 +58,28 @@ class Listing:
 def read_listing(path: Path) -> Listing:
     """Members of a tar in their order, as far as it can be read. Raises `OSError` when there is none."""
     members: list[Member] = []
+    refused: list[tuple[str, str]] = []
+    names: set[str] = set()
     end = 0
     with path.open("rb") as file:
         with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 key, _, name = info.name.partition(".")
+                end = info.offset_data + (-(-info.size // BLOCK) * BLOCK if info.isreg() else 0)
+                why = storage.refusal(info)
+                if why is None and info.name in names:
+                    why = f"the member {info.name!r} twice"
+                if why is not None:
+                    refused.append((key, why))
+                    continue
+                names.add(info.name)
                 members.append(Member(key, name, info.offset_data, info.size))
-                end = info.offset_data + -(-info.size // BLOCK) * BLOCK
         file.seek(end)
-        return Listing(members, end, file.read(BLOCK))
+        return Listing(members, end, file.read(BLOCK), refused)
 
 
 def list_members(path: Path) -> list[Member]:
-    """Members of a tar in their order. Raises `UserError` when it is missing, damaged or cut short."""
+    """Members of a tar in their order. Raises `UserError` when it is missing, damaged, cut or unsafe."""
     step = path.parent.name
     try:
         listing = read_listing(path)
@@ -80,6 +92,11 @@ def list_members(path: Path) -> list[Member]:
             else "at its start"
         )
         raise UserError(f"{path} is damaged {last}; delete it and run the {step} step again")
+    if listing.refused:
+        raise UserError(
+            f"{path} holds {listing.refused[0][1]}; no step here writes that: delete the tar and run the "
+            f"{step} step again"
+        )
     return listing.members
 
 

@@ -1,8 +1,11 @@
 """Samples: every utterance once, masks in the decoder's frame, batches that share what can be shared."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -10,12 +13,12 @@ from hypothesis import strategies as st
 
 from model.captioner import decode_text
 from model.checkpoint import load_tokenizer
-from model.data import Frame, Samples, epoch_batches, pad_texts, read_features
+from model.data import Frame, Samples, dequantise, epoch_batches, pad_texts, read_features, stack_sam
 from model.losses import IGNORE
 from pipeline import storage
 from pipeline.params import Paths, UserError
 from pipeline.schema import INDEX
-from pipeline.shard_index import Index
+from pipeline.shard_index import Index, list_members
 from tests import tiny_world
 
 FRAME = Frame(image_size=32, side=32)
@@ -143,12 +146,6 @@ def test_a_long_text_is_cut_and_still_ends(world: tuple[Paths, Path]) -> None:
 
 
 def test_quantised_features_and_a_class_token(tmp_path: Path) -> None:
-    import json
-
-    import pyarrow as pa
-
-    from pipeline.shard_index import list_members
-
     sam, scale = np.arange(-8, 8, dtype=np.int8).reshape(4, 2, 2), np.array([0.5, 1, 2, 4], dtype=np.float32)
     clip = np.arange(10 * 3, dtype=np.float16).reshape(10, 3)
     about = json.dumps({"sam": {"input_size": [8, 4]}}).encode()
@@ -168,8 +165,55 @@ def test_quantised_features_and_a_class_token(tmp_path: Path) -> None:
     }
     index = Index(tmp_path / "shards", pa.Table.from_pylist([row | {"sha256": ""}], schema=INDEX))
     features = read_features(index, "ab")
-    np.testing.assert_array_equal(features.sam, sam * scale[:, None, None])
+    grids = dequantise(*stack_sam([features, features]))
+    assert grids.shape == (2, 4, 2, 2)
+    np.testing.assert_array_equal(grids[1], sam * scale[:, None, None])
     np.testing.assert_array_equal(features.clip, clip[1:])
+    with pytest.raises(UserError, match="int8 and float16"):
+        stack_sam([features, features._replace(sam_scale=None)])
+
+
+def test_a_batch_of_int8_features_is_that_of_float16_up_to_half_a_scale(
+    world: tuple[Paths, Path], samples: Samples, tmp_path: Path
+) -> None:
+    """And the grids travel as int8: they become float32 where the batch goes."""
+    paths = tiny_world.shards(tmp_path, {"train": 6, "val": 2}, sam_dtype="int8")
+    tokenizer = load_tokenizer(world[1])
+    quantised = Samples(Index.load(paths.step("shards")), "train", tokenizer, FRAME, max_tokens=20)
+    numbers = list(range(0, len(samples), 2))
+    stored, exact = quantised[numbers], samples[numbers]
+    assert stored.sam.dtype == torch.int8 and exact.sam.dtype == exact.clip.dtype == torch.float16
+    scale = stored.sam_scale
+    assert scale is not None
+    there, expected = stored.to(torch.device("cpu")), exact.to(torch.device("cpu"))
+    for batch in (there, expected):
+        assert batch.sam.dtype == batch.clip.dtype == torch.float32 and batch.sam_scale is None
+    assert torch.equal(expected.sam, exact.sam.float())
+    off = (there.sam - expected.sam).abs()
+    assert (off <= 0.5001 * scale[:, :, None, None]).all() and off.max() > 0.4 * scale.max()
+    for field in dataclasses.fields(there):
+        if not field.name.startswith("sam"):
+            assert torch.equal(getattr(there, field.name), getattr(expected, field.name)), field.name
+
+
+def test_a_missing_grid_says_which_params_to_change(tmp_path: Path) -> None:
+    paths = tiny_world.shards(tmp_path, {"train": 1})
+    tar = paths.step("features") / "000000.tar"
+    kept = [
+        (key, {k: v for k, v in files.items() if k != "clip.npy"}) for key, files in storage.read_tar(tar)
+    ]
+    storage.write_tar(tar, kept)
+    (key,) = (key for key, _ in kept)
+    index = Index.load(paths.step("shards"))
+    rows = index.table.to_pylist()
+    rows[0]["members"] = [
+        {"file": "features", "name": m.name, "offset": m.offset, "size": m.size} for m in list_members(tar)
+    ]
+    index = Index(index.folder, pa.Table.from_pylist(rows, schema=INDEX))
+    with pytest.raises(UserError, match=r"no member 'clip\.npy'.*clip_dtype"):
+        read_features(index, key)
+    with pytest.raises(KeyError):
+        read_features(index, "absent")
 
 
 def test_a_split_without_utterances_is_the_users_to_mend(world: tuple[Paths, Path]) -> None:

@@ -1,19 +1,27 @@
 """The feature tars: what they hold, and that nothing but their inputs changes them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from pipeline import features, schema, storage, tables
+from pipeline import feature_bytes, features, schema, storage, tables
 from pipeline.artworks import read_image
-from pipeline.backbones import BackbonesParams
+from pipeline.backbones import BackbonesParams, ClipParams, SamParams
 from pipeline.backbones.clip import load_clip
 from pipeline.backbones.sam import load_sam
-from pipeline.features import FeaturesParams
+from pipeline.features import FeaturesParams, bytes_per_artwork, quantise
 from pipeline.parallel import ParallelParams
-from pipeline.params import Paths
+from pipeline.params import Paths, UserError, parse_section
 from pipeline.schema import shard_stem
 from tests.encoders import write_backbones, write_world
 
@@ -78,3 +86,144 @@ def test_a_broken_picture_redoes_its_shard_and_is_rejected(world: Paths, backbon
 def test_speed_knobs_are_not_part_of_the_fingerprint(world: Paths, backbones: BackbonesParams) -> None:
     features.build(world, FeaturesParams(batch=1), backbones, SEQUENTIAL)
     assert features.build(world, FeaturesParams(batch=2), backbones, SEQUENTIAL)["skipped"] == 2
+
+
+def test_what_changes_a_result_is(world: Paths, backbones: BackbonesParams) -> None:
+    features.build(world, FeaturesParams(), backbones, SEQUENTIAL)
+    assert features.build(world, FeaturesParams(compile=True), backbones, SEQUENTIAL)["skipped"] == 2
+    changes = ({"sam_dtype": "int8"}, {"precision": "bf16"}, {"clip_normalisation": "imagenet"})
+    for changed in (FeaturesParams(**change) for change in changes):
+        assert features.build(world, changed, backbones, SEQUENTIAL)["done"] == 2
+        assert features.build(world, changed, backbones, SEQUENTIAL)["skipped"] == 2
+    rough = dataclasses.replace(backbones, clip=dataclasses.replace(backbones.clip, precision="bf16"))
+    assert features.build(world, changed, rough, SEQUENTIAL)["done"] == 2
+
+
+def test_clip_sees_pixels_normalised_as_asked(world: Paths, backbones: BackbonesParams) -> None:
+    features.build(world, FeaturesParams(clip_normalisation="imagenet"), backbones, SEQUENTIAL)
+    encoder = load_clip("tiny", backbones.clip.checkpoint, "cpu")
+    found = list(storage.read_tar(world.step("features") / "000000.tar"))
+    for (_, members), work in zip(found, tables.read_artworks(world, 0), strict=True):
+        image = read_image(world.wikiart / work["path"])
+        tokens = storage.load_npy(members["clip.npy"])
+        by_imagenet = encoder.patch_tokens([image], "imagenet")[0].numpy()
+        assert np.abs(by_imagenet - encoder.patch_tokens([image])[0].numpy()).max() > 0.05
+        np.testing.assert_allclose(tokens, by_imagenet, atol=5e-3)
+        assert json.loads(members["json"])["clip"]["normalisation"] == "imagenet"
+
+
+def test_features_outlive_a_new_split_and_new_utterances(world: Paths, backbones: BackbonesParams) -> None:
+    """Hours of encoding do not depend on what people said; the pictures of a shard do."""
+    features.build(world, FeaturesParams(), backbones, SEQUENTIAL)
+    folder = world.step("utterances")
+    works = pq.read_table(folder / "artworks.parquet").to_pylist()
+    for work in works:
+        work["split"] = "test"
+    storage.write_parquet(folder / "artworks.parquet", pa.Table.from_pylist(works, schema.ARTWORKS))
+    said = pq.read_table(folder / "utterances.parquet")
+    storage.write_parquet(folder / "utterances.parquet", said.slice(0, 1))
+    assert features.build(world, FeaturesParams(), backbones, SEQUENTIAL)["skipped"] == 2
+
+
+@given(
+    arrays(
+        np.float32,
+        (2, 3, 4, 4),
+        elements=st.floats(-(2.0**15), 2.0**15, width=32, allow_subnormal=False),
+    )
+)
+def test_int8_is_off_by_half_a_scale_at_most(grids: np.ndarray) -> None:
+    codes, scales = quantise(torch.from_numpy(grids))
+    assert codes.dtype == torch.int8 and codes.abs().max() <= 127 and scales.shape == (2, 3)
+    back = codes.double().numpy() * scales.double().numpy()[:, :, None, None]
+    largest = np.abs(grids.astype(np.float64)).max(axis=(2, 3), keepdims=True)
+    assert (np.abs(back - grids) <= 0.5001 * largest / 127).all()
+    assert (codes.numpy()[np.abs(grids) == largest] == 127 * np.sign(grids[np.abs(grids) == largest])).all()
+
+
+def test_int8_members_are_the_grid_to_half_a_scale(world: Paths, backbones: BackbonesParams) -> None:
+    """Read as anyone would, with plain webdataset."""
+    features.build(world, FeaturesParams(sam_dtype="int8", precision="bf16"), backbones, SEQUENTIAL)
+    sam = load_sam("tiny", backbones.sam.checkpoint, "cpu", precision="bf16")
+    paths = {work["key"]: work["path"] for shard in (0, 1) for work in tables.read_artworks(world, shard)}
+    tars = [str(path) for path in sorted(world.step("features").glob("*.tar"))]
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
+    assert len(samples) == 5
+    for sample in samples:
+        codes, scale = sample["sam.npy"], sample["sam_scale.npy"]
+        assert (codes.dtype, scale.dtype, scale.shape) == (np.int8, np.float32, (16,))
+        grid = sam.encode([read_image(world.wikiart / paths[sample["__key__"]])])[0].numpy()
+        assert (np.abs(codes * scale[:, None, None] - grid) <= 0.501 * scale[:, None, None]).all()
+        assert (sample["json"]["sam"]["dtype"], sample["json"]["sam"]["precision"]) == ("int8", "bf16")
+
+
+@pytest.mark.parametrize("grid", ["sam", "clip"])
+def test_a_grid_can_be_left_out_with_its_encoder(
+    world: Paths, backbones: BackbonesParams, grid: str, tmp_path: Path
+) -> None:
+    params = FeaturesParams(**{f"{grid}_dtype": "none"})
+    part = dataclasses.replace(getattr(backbones, grid), checkpoint=tmp_path / "absent.safetensors")
+    without = dataclasses.replace(backbones, **{grid: part})
+    assert features.build(world, params, without, SEQUENTIAL)["kept"] == 5
+    other = {"sam": "clip", "clip": "sam"}[grid]
+    for _, members in storage.read_tar(world.step("features") / "000000.tar"):
+        assert list(members) == [f"{other}.npy", "json"]
+        assert grid not in json.loads(members["json"])
+
+
+def test_both_grids_left_out_is_a_mistake() -> None:
+    values = {"sam_dtype": "none", "clip_dtype": "none"}
+    with pytest.raises(UserError, match="nothing to cache"):
+        parse_section(values, "features", FeaturesParams, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        FeaturesParams(),
+        FeaturesParams(sam_dtype="int8"),
+        FeaturesParams(sam_dtype="none"),
+        FeaturesParams(clip_dtype="none"),
+    ],
+)
+def test_bytes_are_known_before_they_are_written(
+    world: Paths, backbones: BackbonesParams, params: FeaturesParams
+) -> None:
+    features.build(world, params, backbones, SEQUENTIAL)
+    for shard in (0, 1):
+        data = (world.step("features") / f"{shard_stem(shard)}.tar").read_bytes()
+        members = bytes_per_artwork(params, backbones) * len(tables.read_artworks(world, shard))
+        assert not any(data[members:]) and any(data[members - 2 * 512 : members])  # then only the end mark
+        assert len(data) == -(-(members + 2 * 512) // 10240) * 10240
+
+
+def test_bytes_at_the_official_sizes() -> None:
+    """By hand: blocks of 512 bytes, a header block for each member, 128 bytes before an array."""
+    paper = BackbonesParams(sam=SamParams("vit_b", Path("x.pth")), clip=ClipParams("ViT-B-16", Path("x.bin")))
+    sam, clip, card = 512 + 4097 * 512, 512 + 589 * 512, 512 + 512
+    assert bytes_per_artwork(FeaturesParams(), paper) == sam + clip + card
+    codes, scale = 512 + 2049 * 512, 512 + 3 * 512
+    assert bytes_per_artwork(FeaturesParams(sam_dtype="int8"), paper) == codes + scale + clip + card
+    unknown = dataclasses.replace(paper, clip=ClipParams("vit-of-dreams", Path("x.bin")))
+    with pytest.raises(UserError, match="vit-of-dreams"):
+        bytes_per_artwork(FeaturesParams(), unknown)
+
+
+def test_bytes_and_time_are_told_first(
+    world: Paths,
+    backbones: BackbonesParams,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    each = bytes_per_artwork(FeaturesParams(), backbones)
+    monkeypatch.setattr(features, "MEASURE_FROM", 2)
+    monkeypatch.setattr(feature_bytes, "free_bytes", lambda _: 5 * each - 1)
+    with pytest.raises(UserError, match=rf"5 artworks take {each * 5 / 1000:.3g} kB.*int8"):
+        features.build(world, FeaturesParams(), backbones, SEQUENTIAL)
+    assert not list(world.step("features").glob("*.tar"))
+    monkeypatch.setattr(feature_bytes, "free_bytes", lambda _: 5 * each)
+    features.build(world, FeaturesParams(), backbones, SEQUENTIAL)
+    said = capsys.readouterr().err
+    assert "features: 5 artworks" in said and "SAM float16 + CLIP float16" in said and "artworks/s" in said
+    monkeypatch.setattr(feature_bytes, "free_bytes", lambda _: 0)
+    features.build(world, FeaturesParams(sam_dtype="int8"), backbones, SEQUENTIAL)  # in the old ones' place

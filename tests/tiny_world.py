@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from pipeline import storage
 from pipeline.backbones.sam import SamConfig, build_sam
 from pipeline.emotions import EMOTIONS, prompt
+from pipeline.features import quantise
 from pipeline.params import Paths
 from pipeline.schema import INDEX, shard_stem
 from pipeline.shard_index import list_members
@@ -81,7 +82,9 @@ def backbones(folder: Path) -> tuple[Path, Path]:
     return folder / "sam.safetensors", folder / "gpt2"
 
 
-def shards(folder: Path, splits: dict[str, int], sizes: tuple[int, int] = (24, 32)) -> Paths:
+def shards(
+    folder: Path, splits: dict[str, int], sizes: tuple[int, int] = (24, 32), sam_dtype: str = "float16"
+) -> Paths:
     """Features, masks and index of random artworks, so many of each split, of one input size."""
     paths = Paths(data=folder / "data", runs=folder / "runs", metrics=folder / "metrics")
     rng = np.random.default_rng(5)
@@ -93,7 +96,7 @@ def shards(folder: Path, splits: dict[str, int], sizes: tuple[int, int] = (24, 3
         key = f"{at:016x}"
         emotions = sorted(rng.choice(8, size=2, replace=False).tolist())
         quarters = {EMOTIONS[e]: e % 4 for e in emotions}
-        features.append((key, _features(rng, quarters, sizes)))
+        features.append((key, _features(rng, quarters, sizes, sam_dtype)))
         words = {
             emotion: {
                 "utterances": [s for s in SENTENCES if s.endswith(emotion)][: 1 + number % 2],
@@ -123,15 +126,21 @@ def shards(folder: Path, splits: dict[str, int], sizes: tuple[int, int] = (24, 3
     return paths
 
 
-def _features(rng: np.random.Generator, quarters: dict[str, int], sizes: tuple[int, int]) -> dict[str, bytes]:
+def _features(
+    rng: np.random.Generator, quarters: dict[str, int], sizes: tuple[int, int], sam_dtype: str
+) -> dict[str, bytes]:
     sam = rng.normal(0, 0.1, (SAM.out_chans, 8, 8)).astype(np.float16)
     for emotion, quarter in quarters.items():
         y, x = (quarter // 2) * sizes[0] // 8, (quarter % 2) * sizes[1] // 8
         sam[EMOTIONS.index(emotion), y : y + sizes[0] // 8, x : x + sizes[1] // 8] += 2
     clip = rng.normal(size=(16, WIDTH)).astype(np.float16)
     about = {"height": 300, "width": 400, "sam": {"input_size": sizes}}
+    grids = {"sam.npy": sam}
+    if sam_dtype == "int8":
+        codes, scales = quantise(torch.from_numpy(sam)[None].float())
+        grids = {"sam.npy": codes[0].numpy(), "sam_scale.npy": scales[0].numpy()}
     return {
-        "sam.npy": storage.npy_bytes(sam),
+        **{name: storage.npy_bytes(array) for name, array in grids.items()},
         "clip.npy": storage.npy_bytes(clip),
         "json": json.dumps(about).encode(),
     }

@@ -3,7 +3,8 @@
 Official sizes come from `segment_anything`'s builders and its ``sam_vit_*.pth`` files; the built-in small one
 is the same classes at the sizes of its ``sam.json``. Preprocessing is the official one (`ResizeLongestSide`,
 `Sam.preprocess`): the long side to the input size with Pillow's bilinear, normalise, then zero-pad right and
-bottom.
+bottom. Attention is computed by one fused kernel, which changes speed and memory and no result beyond float
+noise.
 """
 
 import dataclasses
@@ -11,13 +12,14 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import nn
 from torch.nn import functional as F
 
@@ -153,28 +155,97 @@ def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], what: str, c
     model.load_state_dict(state, strict=True)
 
 
+Precision = Literal["float32", "bf16"]
+"""Arithmetic of the encoder's transformer. With bf16 its residual stream and its neck stay float32: the neck,
+less than a percent of the work, normalises last, so its rounding would go straight into the grid."""
+
+
+class FusedAttention(nn.Module):
+    """`segment_anything`'s attention, its decomposed relative positions as the bias of one fused kernel.
+
+    The plain form holds several float32 copies of (batch, heads, 4096, 4096) in each global block of the
+    official sizes; this one holds the bias alone.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, h, w, C) to the same shape."""
+        batch, height, width, _ = x.shape
+        a = self.attention
+        qkv = a.qkv(x).reshape(batch, height * width, 3, a.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        grid = q.unflatten(2, (height, width))
+        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, get_rel_pos(height, height, a.rel_pos_h))
+        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, get_rel_pos(width, width, a.rel_pos_w))
+        bias = (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=a.scale)
+        projected: torch.Tensor = a.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
+        return projected
+
+
 class SamEncoder:
     """A frozen SAM image encoder on a device."""
 
-    def __init__(self, sam: Sam, device: str, arch: str = "", sha256: str = "") -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        device: str,
+        arch: str = "",
+        sha256: str = "",
+        *,
+        precision: Precision = "float32",
+        compiled: bool = False,
+    ) -> None:
+        """Take over a SAM's image encoder, whose attention modules are replaced by `FusedAttention`.
+
+        Args:
+            sam: the model; do not use its own forward afterwards.
+            device: torch device name.
+            arch, sha256: what weights they are, and the hash of their file.
+            precision: see `Precision`.
+            compiled: let `torch.compile` fuse the transformer. Takes a minute at first, and is left out on
+                the CPU, where there is nothing to gain.
+        """
         self.device = torch.device(device)
         self.encoder = sam.image_encoder.to(self.device).eval().requires_grad_(False)
+        for block in self.encoder.blocks:
+            if isinstance(block.attn, Attention):
+                block.attn = FusedAttention(block.attn)
         self.mean = sam.pixel_mean.to(self.device)
         self.std = sam.pixel_std.to(self.device)
         self.img_size: int = sam.image_encoder.img_size
         self.arch = arch
         self.sha256 = sha256
-        """Hash of the weights file."""
+        self.precision = precision
+        self._transformer = self._run_transformer
+        self._batch = 1
+        """Pictures of a compiled call; its shape is fixed, and smaller batches are filled up."""
+        self._compiled = compiled and self.device.type == "cuda"
+        if self._compiled:
+            self._transformer = torch.compile(self._run_transformer, dynamic=False)
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) in the padded square input of a picture of this size; the rest is padding."""
         return frame_size(height, width, self.img_size)
 
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """uint8 RGB (H, W, 3) at its `input_size`, uint8, as `ResizeLongestSide.apply_image`.
+
+        Pillow's work on the CPU, safe on any thread; `encode` leaves pictures of this size as they are.
+        """
+        height, width = self.input_size(*image.shape[:2])
+        if image.shape[:2] == (height, width):
+            return image
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """uint8 RGB (H, W, 3) to the normalised, padded float32 input (3, img_size, img_size)."""
-        height, width = self.input_size(*image.shape[:2])
-        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(resized)).to(self.device).permute(2, 0, 1).float()
+        resized = self.resize(image)
+        height, width = resized.shape[:2]
+        pixels = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float()
         normalised = (pixels - self.mean) / self.std
         return F.pad(normalised, (0, self.img_size - width, 0, self.img_size - height))
 
@@ -191,10 +262,26 @@ class SamEncoder:
         """
         if not images:
             raise ValueError("no images to encode")
-        grids: torch.Tensor = self.encoder(torch.stack([self.preprocess(image) for image in images]))
+        pixels = torch.stack([self.preprocess(image) for image in images])
+        if self._compiled:
+            self._batch = max(self._batch, len(images))
+            pixels = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self._batch - len(images)))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            tokens = self._transformer(pixels)[: len(images)]
+        grids: torch.Tensor = self.encoder.neck(tokens.float().permute(0, 3, 1, 2))
         return grids
 
+    def _run_transformer(self, pixels: torch.Tensor) -> torch.Tensor:
+        """`ImageEncoderViT.forward` up to its neck: (B, 3, S, S) to (B, h, w, embed_dim)."""
+        tokens = self.encoder.patch_embed(pixels) + self.encoder.pos_embed
+        for block in self.encoder.blocks:
+            tokens = block(tokens)
+        return tokens
 
-def load_sam(arch: str, checkpoint: Path, device: str) -> SamEncoder:
-    """SAM's image encoder from a checkpoint; see `load_sam_model` for arguments and errors."""
-    return SamEncoder(load_sam_model(arch, checkpoint), device, arch, verify(checkpoint))
+
+def load_sam(
+    arch: str, checkpoint: Path, device: str, *, precision: Precision = "float32", compiled: bool = False
+) -> SamEncoder:
+    """SAM's image encoder from a checkpoint; arguments and errors as in `load_sam_model` and `SamEncoder`."""
+    model = load_sam_model(arch, checkpoint)
+    return SamEncoder(model, device, arch, verify(checkpoint), precision=precision, compiled=compiled)
