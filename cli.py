@@ -25,7 +25,26 @@ ParamsFile = Annotated[
     Path, typer.Option("--params", help="Params file; the default is the built-in gallery.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Run on a Dask cluster that shares this folder, e.g. tcp://host:8786 (docs/cluster.md)."
+    ),
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Also redo the shards that had to leave artworks out.")
+]
 PARAMS = Path("params.yaml")
+MODEL_SECTIONS = {
+    "train": "model.train_params:TrainParams",
+    "predict": "model.predict:PredictParams",
+    "alignment": "model.alignment:AlignmentParams",
+    "score": "model.score_params:ScoreParams",
+    "report": "model.report:ReportParams",
+    "pretrain": "model.pretrain.tiny:PretrainParams",
+    "bench": "model.bench.factory:BenchParams",
+}
+"""Params sections of what is trained and judged, for `doctor`, as MODULE:CLASS."""
 
 
 class Paradigm(enum.StrEnum):
@@ -48,12 +67,20 @@ class BenchWhat(enum.StrEnum):
     """What `bench` measures."""
 
     train = "train"
+    factory = "factory"
+    drift = "drift"
 
 
-def _stage(name: str, params: Path, variant: str | None = None) -> dict[str, Any]:
-    """Run the DVC stage `name` on the folders of `params`."""
-    metrics: dict[str, Any] = importlib.import_module(f"stages.{name}").STAGE.run(params, variant)
+def _stage(name: str, params: Path, variant: str | None = None, **parallel: Any) -> dict[str, Any]:
+    """Run the DVC stage `name` on the folders of `params`; `parallel` has the last word on that section."""
+    metrics: dict[str, Any] = importlib.import_module(f"stages.{name}").STAGE.run(params, variant, parallel)
     return metrics
+
+
+def _where(scheduler: str | None, retry_failed: bool) -> dict[str, Any]:
+    """What the heavy commands' options say about the `parallel` section."""
+    asked = {"scheduler": scheduler, "retry_failed": retry_failed}
+    return {name: value for name, value in asked.items() if value}
 
 
 def _print(values: Any, as_json: bool) -> None:
@@ -80,16 +107,27 @@ def gallery(
 
 
 @app.command("build-pseudo-masks")
-def build_pseudo_masks(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
-    """Utterances, regions, similarity and masks: everything up to data/masks."""
-    metrics = {name: _stage(name, params) for name in ("utterances", "regions", "similarity", "masks")}
+def build_pseudo_masks(
+    scheduler: Scheduler = None,
+    retry_failed: RetryFailed = False,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Utterances, regions, similarity and masks: everything up to data/masks. A killed run goes on."""
+    steps = ("utterances", "regions", "similarity", "masks")
+    metrics = {name: _stage(name, params, **_where(scheduler, retry_failed)) for name in steps}
     _print(metrics if as_json else metrics["masks"], as_json)
 
 
 @app.command("cache-features")
-def cache_features(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
-    """Frozen SAM and CLIP grids, once per artwork: data/features."""
-    _print(_stage("features", params), as_json)
+def cache_features(
+    scheduler: Scheduler = None,
+    retry_failed: RetryFailed = False,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Frozen SAM and CLIP grids, once per artwork: data/features. A killed run goes on."""
+    _print(_stage("features", params, **_where(scheduler, retry_failed)), as_json)
 
 
 @app.command()
@@ -140,26 +178,44 @@ def predict(
 @app.command()
 def score(
     maps: Annotated[
-        Path | None, typer.Option(help="Score a folder of PAINTING_EMOTION.npy|png of any method.")
+        Path | None,
+        typer.Option(
+            help="Score any method's maps: a folder of PAINTING_EMOTION.npy|png, or WESD's test_result.json."
+        ),
     ] = None,
+    entire_artwork: Annotated[
+        bool,
+        typer.Option("--entire-artwork", help="Is the protocol the published one? Takes APOLO and ArtEmis."),
+    ] = False,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="With --maps: leave items without a map out, instead of IoU 0."),
+    ] = False,
     apolo: Annotated[Path | None, typer.Option(help="APOLO release; default: the one in params.")] = None,
     split: Annotated[str, typer.Option(help="APOLO split, val or test.")] = "test",
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
     """Score predictions by the APOLO protocol: every method of the pipeline, or anyone's maps."""
-    if maps is None:
+    if maps is None and not entire_artwork:
         metrics = _stage("score", params)
         _print(metrics if as_json else {row["method"]: json.dumps(row) for row in metrics["rows"]}, as_json)
         return
-    from model.score import ScoreParams, score_folder
+    from model import calibration, score_folder
+    from model.score_params import ScoreParams
     from pipeline.params import Paths, load_params
 
+    if maps is not None and entire_artwork:
+        raise typer.BadParameter("cannot be given with --maps", param_hint="--entire-artwork")
+    if allow_missing and maps is None:
+        raise typer.BadParameter("is about --maps, which is not given", param_hint="--allow-missing")
     paths = load_params(params, "paths", Paths)
-    _print(
-        score_folder(maps, apolo or paths.apolo, split, paths, load_params(params, "score", ScoreParams)),
-        as_json,
-    )
+    asked = (apolo or paths.apolo, split, paths, load_params(params, "score", ScoreParams))
+    if maps is None:
+        found, text = calibration.calibrate(*asked), calibration.describe
+    else:
+        found, text = score_folder.score_folder(maps, *asked, allow_missing), score_folder.describe
+    print(json.dumps(found, indent=1) if as_json else text(found))
 
 
 @app.command("shard-stats")
@@ -208,12 +264,39 @@ def report(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def bench(
     what: Annotated[BenchWhat, typer.Argument(help="What to measure.")],
+    true_size: Annotated[
+        bool, typer.Option("--true-size", help="factory, drift: random weights of the paper's sizes.")
+    ] = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
-    """Measure speed on this machine; ratios come from one run."""
-    module = importlib.import_module("model.bench")
-    _print(getattr(module, f"bench_{what.value}")(params), as_json)
+    """Measure speed on this machine, ratios in one run; or what storing features coarsely costs (drift)."""
+    if true_size and what is BenchWhat.train:
+        raise typer.BadParameter("only factory and drift have weights of true size", param_hint="--true-size")
+    module = importlib.import_module(f"model.bench.{what.value}")
+    _print(module.run(params, **({"true_size": True} if true_size else {})), as_json)
+
+
+@app.command()
+def plan(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """What a run will take: items, bytes, hours from rates measured here, disk; before anything heavy."""
+    from model.bench.plan import plan_training
+    from pipeline.plan import describe, make_plan
+
+    made = make_plan(params, plan_training)
+    print(json.dumps(made, indent=1) if as_json else describe(made))
+
+
+@app.command()
+def doctor(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """Check paths, weights, device, disk, Java and params; for each problem, the way out."""
+    from model.metrics.text import find_java
+    from pipeline import doctor as doctors
+
+    findings = doctors.examine(params, MODEL_SECTIONS, find_java)
+    listed = {"findings": [dataclasses.asdict(finding) for finding in findings]}
+    print(json.dumps(listed, indent=1) if as_json else doctors.describe(findings))
+    raise typer.Exit(1 if doctors.failed(findings) else 0)
 
 
 @app.command("pretrain-tiny")
@@ -232,14 +315,17 @@ def pretrain_tiny(
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
-    from pipeline.params import UserError
+    """Entry point: a user's mistake is one message and exit code 2, a failed run's is 1; no traceback."""
+    from pipeline.params import RunFailed, UserError
 
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except RunFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ def test_help_answers_without_the_heavy_imports() -> None:
         "look",
         "report",
         "bench",
+        "plan",
+        "doctor",
         "pretrain-tiny",
     ],
 )

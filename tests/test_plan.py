@@ -1,0 +1,217 @@
+"""`plan` against hand counts of a small gallery: what there is to do, what it costs, what is done already."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline import counts, features, machine, masks, plan, regions, shards, similarity, utterances
+from pipeline.emotions import EMOTIONS
+from pipeline.parallel import ParallelParams
+from pipeline.params import Paths, UserError
+from pipeline.sample_run import Settings, by_artwork, time_steps
+from tests.encoders import write_backbones
+from tests.imports import ROOT
+
+
+@pytest.fixture(scope="module")
+def params_file(tiny_gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Params of the 12-artwork gallery with random small encoders; nothing has run."""
+    root = tmp_path_factory.mktemp("plan")
+    backbones = write_backbones(root / "weights")
+    sections = {
+        "paths": {
+            "artemis": str(next(tiny_gallery.rglob("*.csv"))),
+            "wikiart": str(tiny_gallery / "wikiart"),
+            "apolo": str(tiny_gallery / "apolo"),
+            **{name: str(root / name) for name in ("data", "runs", "metrics", "report")},
+        },
+        "backbones": {
+            "sam": {"arch": "tiny", "checkpoint": str(backbones.sam.checkpoint)},
+            "clip": {"name": "tiny", "checkpoint": str(backbones.clip.checkpoint)},
+            "vinvl": {"checkpoint": str(ROOT / "weights/tiny/vinvl.safetensors")},
+            "device": "cpu",
+        },
+        "utterances": {"num_shards": 3},
+        "regions": {"source": "vinvl", "min_detections": 3, "max_detections": 5},
+        "plan": {"artworks": 2, "seconds": 60.0},
+    }
+    file = root / "params.yaml"
+    file.write_text(yaml.safe_dump(sections))
+    return file
+
+
+@pytest.fixture(scope="module")
+def made(params_file: Path) -> dict:
+    return plan.make_plan(params_file)
+
+
+def step(made: dict, name: str) -> dict:
+    return next(row for row in made["steps"] if row["step"] == name)
+
+
+def rows_of(paths: Paths) -> list[dict[str, str]]:
+    with paths.artemis.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_items_are_what_the_csv_and_the_folder_hold(params_file: Path, made: dict) -> None:
+    paths = Settings.load(params_file).paths
+    rows = rows_of(paths)
+    said = [row for row in rows if row["emotion"] in EMOTIONS]
+    works = {(row["art_style"], row["painting"]) for row in rows}
+    assert step(made, "utterances")["items"] == len(rows)
+    assert step(made, "similarity")["items"] == len(said)
+    assert step(made, "masks")["items"] == len({(r["art_style"], r["painting"], r["emotion"]) for r in said})
+    assert step(made, "features")["items"] == len(works) == 12
+    on_disk = sum(file.stat().st_size for file in paths.wikiart.rglob("*.jpg"))
+    assert made["data"]["picture_bytes"] == on_disk
+    assert step(made, "features")["read_bytes"] == on_disk
+
+
+def test_the_split_is_the_one_that_the_utterances_step_draws(params_file: Path, tmp_path: Path) -> None:
+    settings = Settings.load(params_file)
+    for apolo in (settings.paths.apolo, tmp_path / "none"):
+        paths = dataclasses.replace(settings.paths, data=tmp_path / apolo.name, apolo=apolo)
+        counted = counts.count(paths, settings.utterances)
+        utterances.build(paths, settings.utterances)
+        said = pq.read_table(paths.step("utterances") / "utterances.parquet").to_pylist()
+        train = [row for row in said if row["split"] == "train" and row["emotion"] in EMOTIONS]
+        assert counted.train_utterances == len(train)
+        assert counted.train_artworks == len({row["key"] for row in said if row["split"] == "train"})
+
+
+def test_every_step_is_measured_and_takes_its_items_over_its_rate(made: dict) -> None:
+    for row in made["steps"]:
+        assert row["rate"] > 0, row
+        assert row["problem"] == ""
+        assert row["measured_on"] == 2
+        if row["step"] != "utterances":  # its csv comes on top
+            assert row["hours"] == pytest.approx(12 / row["rate"] / 3600, rel=0.01)
+    assert made["hours_left"] == pytest.approx(sum(row["hours"] for row in made["steps"]), rel=0.01)
+    assert made["device"] == machine.device_name("cpu")
+
+
+def test_planned_bytes_are_what_the_steps_then_write(params_file: Path, made: dict, tmp_path: Path) -> None:
+    settings = Settings.load(params_file)
+    paths = dataclasses.replace(settings.paths, data=tmp_path)
+    one = ParallelParams()
+    utterances.build(paths, settings.utterances)
+    regions.build(paths, settings.regions, settings.backbones, one)
+    similarity.build(paths, settings.similarity, settings.backbones, one)
+    masks.build(paths, settings.masks, one)
+    features.build(paths, settings.features, settings.backbones, one)
+    shards.build(paths, settings.shards)
+
+    def written(name: str) -> int:
+        return sum(file.stat().st_size for file in paths.step(name).iterdir())
+
+    # Tars grow by the artwork; every shard adds at most 10 KiB of end, which 12 artworks do not hide.
+    for name in ("features", "masks"):
+        assert abs(step(made, name)["write_bytes"] - written(name)) <= 4 * 10_240 + 0.35 * written(name)
+    assert written("utterances") < step(made, "utterances")["write_bytes"] + 16_000
+
+
+def test_done_counts_finished_shards_of_this_csv_only(params_file: Path, tmp_path: Path) -> None:
+    settings = Settings.load(params_file)
+    sections = yaml.safe_load(params_file.read_text())
+    sections["paths"]["data"] = str(tmp_path / "data")
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(sections))
+    paths = Settings.load(file).paths
+
+    def done() -> dict[str, tuple[int, int]]:
+        rows = plan.make_plan(file, measured=False)["steps"]
+        return {row["step"]: (row["done"], row["parts"]) for row in rows}
+
+    parts = len(counts.count(paths, settings.utterances).per_shard)
+    assert done()["utterances"] == (0, 1)
+    utterances.build(paths, settings.utterances)
+    regions.build(paths, settings.regions, settings.backbones, ParallelParams())
+    assert done()["utterances"] == (1, 1)
+    assert done()["regions"] == (parts, parts)
+    assert done()["features"] == (0, parts)
+    next(paths.step("regions").glob("*.parquet")).unlink()
+    assert done()["regions"] == (parts - 1, parts)
+    shorter = tmp_path / "shorter.csv"
+    shorter.write_text("".join(paths.artemis.read_text(encoding="utf-8").splitlines(keepends=True)[:8]))
+    sections["paths"]["artemis"] = str(shorter)
+    file.write_text(yaml.safe_dump(sections))
+    assert done()["utterances"] == (0, 1)
+    assert done()["regions"][0] < parts - 1
+
+
+def test_without_weights_bytes_are_given_and_rates_are_unknown(params_file: Path, tmp_path: Path) -> None:
+    sections = yaml.safe_load(params_file.read_text())
+    sections["backbones"] = {
+        "sam": {"arch": "vit_b", "checkpoint": "nowhere/sam_vit_b_01ec64.pth"},
+        "clip": {"name": "ViT-B-16-quickgelu", "checkpoint": "nowhere/ViT-B-16.pt"},
+        "vinvl": {"checkpoint": "nowhere/vinvl_vg_x152c4.pth"},
+    }
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(sections))
+    made = plan.make_plan(file)
+    for name in ("regions", "similarity", "features"):
+        assert step(made, name)["rate"] is None
+        assert "nowhere" in step(made, name)["problem"]
+        assert step(made, name)["write_bytes"] > 0
+    grids = 2 * (256 * 64 * 64 + 196 * 768)  # float16: SAM ViT-B and CLIP ViT-B/16
+    assert grids < step(made, "features")["write_bytes"] / 12 < grids + 4096
+    assert step(made, "masks")["rate"] > 0  # of made-up similarities: masks need no weights
+    assert made["unmeasured"] == ["regions", "similarity", "features", "shards"]
+    shown = plan.describe(made)
+    assert "nowhere/ViT-B-16.pt" in shown
+    assert "unknown" in shown
+
+
+def test_too_small_a_disk_is_said(params_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "free_bytes", lambda _path: 1000)
+    made = plan.make_plan(params_file, measured=False)
+    assert [place["enough"] for place in made["disk"]] == [False]
+    assert "NOT ENOUGH" in plan.describe(made)
+
+
+def test_a_missing_csv_is_a_users_mistake(params_file: Path, tmp_path: Path) -> None:
+    sections = yaml.safe_load(params_file.read_text())
+    sections["paths"]["artemis"] = str(tmp_path / "none.csv")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(sections))
+    with pytest.raises(UserError, match=r"none\.csv"):
+        plan.make_plan(tmp_path / "params.yaml")
+
+
+def test_artworks_without_a_picture_are_counted_apart(tmp_path: Path, tiny_gallery: Path) -> None:
+    lines = next(tiny_gallery.rglob("*.csv")).read_text(encoding="utf-8").splitlines()
+    (tmp_path / "a.csv").write_text("\n".join([*lines, "Baroque,gone,awe,it is lost,5", "x,y"]) + "\n")
+    paths = Paths(artemis=tmp_path / "a.csv", wikiart=tiny_gallery / "wikiart", apolo=tmp_path)
+    found = counts.count(paths, utterances.UtterancesParams(), sample=3)
+    assert (found.artworks, found.missing_pictures, found.rows_rejected) == (12, 1, 1)
+    assert found.rows == len(lines) - 1 + 2
+    assert len(by_artwork(found.sample)) == 3
+    assert sum(found.per_shard.values()) == 12
+
+
+def test_a_sample_run_leaves_what_the_steps_would(params_file: Path, tmp_path: Path) -> None:
+    settings = Settings.load(params_file)
+    sample = by_artwork(counts.count(settings.paths, settings.utterances, 2).sample)
+    timings = time_steps(settings, sample, tmp_path)
+    index = pq.read_table(tmp_path / "shards" / "index.parquet").to_pylist()
+    assert len(index) == 2
+    assert {row["split"] for row in index} == {"train"}  # so that training can be measured on them
+    assert all(timing.artworks == 2 and timing.seconds > 0 for timing in timings.values())
+    assert 0 <= timings["features"].waited <= timings["features"].seconds
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (2_097_152 * 80_031, "168 GB"), (1.69e12, "1.69 TB")],
+)
+def test_bytes_are_shown_with_three_digits(count: float, shown: str) -> None:
+    assert machine.shown_bytes(count) == shown
+
+
+def test_the_plan_is_json(made: dict) -> None:
+    assert json.loads(json.dumps(made)) == made
