@@ -1,7 +1,8 @@
 """The language model (Sec. 3.3): GPT-2 with a cross-attention to CLIP's patch tokens in every block.
 
 The prefix stands before the words as input embeddings, and positions run over both. transformers' GPT-2 does
-the work; here are the prefix, the texts and nucleus sampling.
+the work; here are the prefix, the texts and nucleus sampling. Who may see whom is spelled out as a mask of
+four dimensions: from a shorter one transformers would ask the device, at every call, whether it matters.
 
 Shapes: T texts; P prefix tokens; L words, the end-of-text token included; K patch tokens; C channels.
 """
@@ -55,11 +56,12 @@ def nucleus_sample(logits_TV: Tensor, uniform_T: Tensor, top_p: float, temperatu
 class Captioner(nn.Module):
     """GPT-2 that continues a prefix while it looks at an image."""
 
-    def __init__(self, gpt2_config: dict[str, Any]) -> None:
-        """`gpt2_config`: keywords of transformers' `GPT2Config`."""
+    def __init__(self, gpt2_config: dict[str, Any], cross_attention: bool = True) -> None:
+        """Keywords of transformers' `GPT2Config`; without `cross_attention` it sees no image."""
         super().__init__()
-        config = GPT2Config(**gpt2_config, add_cross_attention=True)
+        config = GPT2Config(**gpt2_config, add_cross_attention=cross_attention)
         config._attn_implementation = "sdpa"
+        self.cross_attention = cross_attention
         self.gpt2 = GPT2LMHeadModel(config)
         self.eos = int(gpt2_config.get("eos_token_id", 50256))
 
@@ -80,17 +82,14 @@ class Captioner(nn.Module):
             visual_TKC: CLIP's patch tokens.
         """
         prefix, mask = self._start(prefix_TPC, prefix_mask_TP)
-        inputs = torch.cat([prefix, self.embed(tokens_TL[:, :-1])], dim=1)
-        places: dict[str, Tensor] = {}
-        if mask is not None:
-            mask = nn.functional.pad(mask, (0, tokens_TL.shape[1] - 1), value=True)
-            places = {"attention_mask": mask.long(), "position_ids": _positions(mask)}
+        mask = nn.functional.pad(mask, (0, tokens_TL.shape[1] - 1), value=True)
         logits: Tensor = self.gpt2(
-            inputs_embeds=inputs,
-            encoder_hidden_states=visual_TKC,
+            inputs_embeds=torch.cat([prefix, self.embed(tokens_TL[:, :-1])], dim=1),
+            attention_mask=_causal(mask),
+            position_ids=_positions(mask),
+            encoder_hidden_states=visual_TKC if self.cross_attention else None,
             use_cache=False,
             logits_to_keep=tokens_TL.shape[1],
-            **places,
         ).logits
         return logits
 
@@ -117,20 +116,18 @@ class Captioner(nn.Module):
             T lists of token ids, each up to and with its end-of-text token, or cut at the budget.
         """
         prefix, mask = self._start(prefix_TPC, prefix_mask_TP)
-        if mask is None:
-            mask = torch.ones(prefix.shape[:2], dtype=torch.bool, device=prefix.device)
         uniforms = np.stack([np.random.default_rng(seed).random(max_new_tokens) for seed in seeds])
         uniform_TL = torch.from_numpy(uniforms).to(prefix.device)
         inputs, cache = {"inputs_embeds": prefix}, None
-        positions = _positions(mask)
+        seen, positions = _causal(mask), _positions(mask)
         tokens: list[Tensor] = []
         done = torch.zeros(len(prefix), dtype=torch.bool, device=prefix.device)
         for step in range(max_new_tokens):
             output = self.gpt2(
                 **inputs,
-                attention_mask=mask.long(),
+                attention_mask=seen,
                 position_ids=positions,
-                encoder_hidden_states=visual_TKC,
+                encoder_hidden_states=visual_TKC if self.cross_attention else None,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
@@ -143,15 +140,27 @@ class Captioner(nn.Module):
                 break
             mask = nn.functional.pad(mask, (0, 1), value=True)
             inputs, cache = {"input_ids": token[:, None]}, output.past_key_values
-            positions = _positions(mask)[:, -1:]
+            seen, positions = mask[:, None, None, :], _positions(mask)[:, -1:]
         rows: list[list[int]] = torch.stack(tokens, dim=1).tolist()
         return [row[: row.index(self.eos) + 1] if self.eos in row else row for row in rows]
 
-    def _start(self, prefix_TPC: Tensor, mask_TP: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if prefix_TPC.shape[1]:
-            return prefix_TPC, mask_TP
-        start = torch.full((len(prefix_TPC), 1), self.eos, device=prefix_TPC.device)
-        return self.embed(start), None
+    def _start(self, prefix_TPC: Tensor, mask_TP: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not prefix_TPC.shape[1]:
+            start = torch.full((len(prefix_TPC), 1), self.eos, device=prefix_TPC.device)
+            prefix_TPC, mask_TP = self.embed(start), None
+        if mask_TP is None:
+            mask_TP = torch.ones(prefix_TPC.shape[:2], dtype=torch.bool, device=prefix_TPC.device)
+        return prefix_TPC, mask_TP
+
+
+def _causal(mask_TL: Tensor) -> Tensor:
+    """bool (T, 1, L, L): a token sees itself and what stands before it, but no padding.
+
+    Padding sees what the token before it sees, and so becomes its twin (see `model.emosem._pad`).
+    """
+    length = mask_TL.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=mask_TL.device).tril()
+    return before & mask_TL[:, None, None, :]
 
 
 def _positions(mask_TL: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_of
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
-from model.emosem import EmoSEM, EmoSEMConfig, Finetune, Paradigm, Prefix, build_emosem
+from model.emosem import EmoSEM, EmoSEMConfig, build_emosem
 from pipeline import storage
 from pipeline.emotions import EMOTIONS, prompt
 from pipeline.params import UserError
@@ -100,36 +102,35 @@ def new_model(
     sam_checkpoint: Path,
     language_model: Path,
     *,
-    paradigm: Paradigm,
-    prefix: Prefix,
-    finetune: Finetune,
-    detach_prompt: bool,
-    max_tokens: int,
-    visual_dim: int,
+    untie_words: bool = False,
+    **choices: Any,
 ) -> EmoSEM:
     """EmoSEM on pretrained parts; what neither SAM nor GPT-2 has is drawn from torch's current seed.
 
-    New are the projectors and GPT-2's cross-attention, as in the paper. Keywords as in `EmoSEMConfig`.
+    New are the projectors and GPT-2's cross-attention, as in the paper.
+
+    Args:
+        sam_checkpoint: see `load_sam_decoder`.
+        language_model: folder of a GPT-2 and its tokenizer.
+        untie_words: learn the output layer apart from the word embedding; both start from the latter.
+        choices: keywords of `EmoSEMConfig` that do not follow from these parts.
+
     Raises `UserError` for parts that are missing, damaged or do not fit together.
     """
     sam = load_sam_decoder(sam_checkpoint)
     tokenizer = load_tokenizer(language_model)
     try:
         config = EmoSEMConfig(
-            paradigm=paradigm,
-            prefix=prefix,
-            finetune=finetune,
-            detach_prompt=detach_prompt,
             dim=sam.dim,
             grid=sam.grid,
             image_size=sam.image_size,
             mixer_depth=sam.depth,
             mixer_heads=sam.num_heads,
             mixer_mlp_dim=sam.mlp_dim,
-            visual_dim=visual_dim,
-            language_model=_gpt2_keywords(language_model),
+            language_model=_gpt2_keywords(language_model)
+            | ({"tie_word_embeddings": False} if untie_words else {}),
             prompts=tuple(tuple(tokenizer.encode(prompt(e), add_special_tokens=False)) for e in EMOTIONS),
-            max_tokens=max_tokens,
+            **choices,
         )
         model = build_emosem(config)
         initialise(model, sam.state, language_model)
@@ -212,20 +213,24 @@ class Progress:
     """Optimiser steps done in all."""
     validation: dict[str, float] = field(default_factory=dict)
     """What the last epoch's validation found."""
+    best: float | None = None
+    """The best epoch's score so far."""
+    best_epoch: int = 0
+    """How many epochs had been done then."""
 
 
 def save(
     path: Path, progress: Progress, model: EmoSEM, optimizer: torch.optim.Optimizer, scheduler: Any
 ) -> None:
-    """Write all that resuming needs, atomically: trainable weights, optimiser, schedule, random states."""
-    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    """Write all that resuming needs, atomically: trainable weights, optimiser, schedule.
+
+    No random state is among it: each micro-batch has its own seed.
+    """
     content = {
         "progress": vars(progress),
-        "model": {name: tensor for name, tensor in model.state_dict().items() if name in trainable},
+        "model": _trainable(model),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all(),
     }
     storage.write_atomic(path, lambda file: torch.save(content, file))
 
@@ -248,7 +253,23 @@ def restore(
     model.load_state_dict(content["model"], strict=False)
     optimizer.load_state_dict(content["optimizer"])
     scheduler.load_state_dict(content["scheduler"])
-    torch.set_rng_state(content["rng"])
-    if content["cuda_rng"]:
-        torch.cuda.set_rng_state_all(content["cuda_rng"])
     return Progress(**content["progress"])
+
+
+def save_weights(path: Path, model: EmoSEM) -> None:
+    """Write the trainable weights alone, atomically."""
+    storage.write_bytes(path, safetensors_of({n: t.cpu().contiguous() for n, t in _trainable(model).items()}))
+
+
+def load_weights(path: Path, model: EmoSEM) -> None:
+    """Put back what `save_weights` wrote; the frozen weights stay. Raises `UserError`."""
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete the run's folder to train again") from None
+    model.load_state_dict(state, strict=False)
+
+
+def _trainable(model: EmoSEM) -> dict[str, Tensor]:
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in names}

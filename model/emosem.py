@@ -24,6 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from model.captioner import Captioner
 from model.mask_decoder import MaskDecoder
 from model.projectors import EmotionProjector, PrefixProjector
+from model.sca import CaptionMixer, ScaConfig
 from pipeline import storage
 from pipeline.emotions import EMOTIONS
 from pipeline.params import STRICT, UserError, as_json
@@ -47,8 +48,13 @@ class EmoSEMConfig:
     """What the language model is told (Tab. 4). Multi has no prompt: mask or none."""
     finetune: Finetune = "mask-head"
     """What of SAM's decoder trains: the mask head, its mixer frozen (paper), or all of it (Fig. 7)."""
+    ambiguity_aware: bool = False
+    """Which of SAM's mask tokens tell the language model (Tab. 5): the default mask's, or those of its three
+    candidates for an ambiguous prompt. The mask itself is the default one either way."""
     detach_prompt: bool = False
     """Keep the mask decoder's gradients out of the shared word embedding."""
+    sca: ScaConfig | None = None
+    """Instead of the prefix projector and cross-attention, SCA's caption mixer (Tab. 2); null for EmoSEM."""
     dim: Annotated[int, Field(gt=0)] = 256
     """d_k: channels of SAM's grid, of prompts and mask tokens."""
     grid: Annotated[int, Field(gt=0)] = 64
@@ -73,6 +79,10 @@ class EmoSEMConfig:
     def __post_init__(self) -> None:
         if self.paradigm == "multi" and self.prefix not in ("mask", "none"):
             raise ValueError(f"multi has no prompt, so prefix {self.prefix!r} cannot be; use mask or none")
+        if self.paradigm == "multi" and (self.ambiguity_aware or self.sca):
+            raise ValueError("multi's mask tokens are emotions: ambiguity_aware and sca are for single")
+        if self.sca and (self.prefix != "mask+prompt" or self.ambiguity_aware):
+            raise ValueError("sca has a prefix of its own: leave prefix and ambiguity_aware alone")
         if len(self.prompts) != len(EMOTIONS) or not all(self.prompts):
             raise ValueError(f"prompts must be {len(EMOTIONS)} lists of token ids, not {self.prompts}")
 
@@ -101,9 +111,9 @@ class EmoSEM(nn.Module):
     def __init__(self, config: EmoSEMConfig) -> None:
         super().__init__()
         self.config = config
-        self.captioner = Captioner(config.language_model)
+        self.captioner = Captioner(config.language_model, cross_attention=config.sca is None)
         word_dim: int = self.captioner.gpt2.config.n_embd
-        if word_dim != config.visual_dim:
+        if word_dim != config.visual_dim and config.sca is None:
             raise ValueError(
                 f"the language model is {word_dim} wide and CLIP's patch tokens {config.visual_dim}; "
                 "its cross-attention needs both equal"
@@ -118,12 +128,24 @@ class EmoSEM(nn.Module):
             num_mask_tokens=len(EMOTIONS) if multi else 4,
         )
         self.emotion_projector = None if multi else EmotionProjector(word_dim, config.dim)
-        self.prefix_projector = None if config.prefix == "none" else PrefixProjector(config.dim, word_dim)
+        told = config.prefix != "none" and config.sca is None
+        self.prefix_projector = PrefixProjector(config.dim, word_dim) if told else None
+        self.caption_mixer = None if config.sca is None else self._caption_mixer(config.sca, word_dim)
         ids, mask = _pad(config.prompts)
         self.register_buffer("prompt_ids", ids, persistent=False)
         self.register_buffer("prompt_mask", mask, persistent=False)
         self.prompts_differ = len({len(prompt) for prompt in config.prompts}) > 1
         self._freeze()
+
+    def _caption_mixer(self, sca: ScaConfig, word_dim: int) -> CaptionMixer:
+        sizes = self.config
+        return CaptionMixer(
+            sca,
+            dim=sizes.dim,
+            num_heads=sizes.mixer_heads,
+            mlp_dim=sizes.mixer_mlp_dim,
+            word_dim=word_dim,
+        )
 
     def _freeze(self) -> None:
         """Only the paper's parts train: mask head, mask tokens, projectors, language model (Sec. 4.1)."""
@@ -159,13 +181,18 @@ class EmoSEM(nn.Module):
         prompt_mask = self.prompt_mask[emotion_Q] if self.prompts_differ else None
         decoded = self.mask_decoder(sam_BCHW, rows_Q, prompt, prompt_mask, masks=[0])
         mask_logits, prefix_mask = decoded.mask_logits[:, 0], None
+        if self.caption_mixer is not None:
+            prefix = self.caption_mixer(decoded, self.mask_decoder.positions())
+            return Segmentation(mask_logits, prefix, None)
+        mask_tokens = decoded.tokens[:, 2:5] if self.config.ambiguity_aware else decoded.mask_tokens
         if self.config.prefix == "mask+prompt":  # f = [p'', m'']
-            tokens = torch.cat([decoded.prompt, decoded.mask_tokens], dim=1)
-            prefix_mask = None if prompt_mask is None else nn.functional.pad(prompt_mask, (0, 1), value=True)
+            tokens = torch.cat([decoded.prompt, mask_tokens], dim=1)
+            if prompt_mask is not None:
+                prefix_mask = nn.functional.pad(prompt_mask, (0, mask_tokens.shape[1]), value=True)
         elif self.config.prefix == "prompt":
             tokens, prefix_mask = decoded.prompt, prompt_mask
         else:
-            tokens = decoded.mask_tokens
+            tokens = mask_tokens
         return Segmentation(mask_logits, self._project(tokens), prefix_mask)
 
     def _segment_all(self, sam_BCHW: Tensor, rows_Q: Tensor, emotion_Q: Tensor) -> Segmentation:
@@ -215,7 +242,9 @@ class EmoSEM(nn.Module):
             self.tokenizer.save_pretrained(folder)
         storage.write_json(folder / "config.json", as_json(self.config))
         state = {
-            name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items() if name != _TIED
+            name: tensor.cpu().contiguous()
+            for name, tensor in self.state_dict().items()
+            if name not in self._tied()
         }
         storage.write_bytes(folder / "model.safetensors", save(state))
 
@@ -233,16 +262,17 @@ class EmoSEM(nn.Module):
             ) from None
         model = build_emosem(config)
         missing, extra = model.load_state_dict(state, strict=False)
-        if set(missing) - {_TIED} or extra:
+        if set(missing) - model._tied() or extra:
             raise UserError(f"{folder / 'model.safetensors'} lacks {missing} and has unknown {extra}")
         model.captioner.gpt2.tie_weights()
         if (folder / "tokenizer.json").is_file():
             model.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return model.to(device).eval()
 
-
-_TIED = "captioner.gpt2.lm_head.weight"
-"""GPT-2's output layer is its word embedding: stored once."""
+    def _tied(self) -> set[str]:
+        """Weights stored under another name: GPT-2's output layer is its word embedding, unless untied."""
+        tied = self.config.language_model.get("tie_word_embeddings", True)
+        return {"captioner.gpt2.lm_head.weight"} if tied else set()
 
 
 def _pad(prompts: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor]:

@@ -45,13 +45,17 @@ def focal_loss(
     return loss.sum(dim=(1, 2)) / valid.sum(dim=(1, 2)).clamp(min=1)
 
 
-def language_loss(logits_TLV: Tensor, labels_TL: Tensor) -> Tensor:
+def language_loss(logits_TLV: Tensor, labels_TL: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy over all words of all texts, a float32 scalar (Eq. 6).
 
     ``logits_TLV[:, i]`` predicts ``labels_TL[:, i]``; labels `IGNORE` count nowhere. A batch without a word
-    has loss 0.
+    has loss 0. `label_smoothing` is the share of a word's weight that all words get alike.
     """
     total = F.cross_entropy(
-        logits_TLV.float().flatten(0, 1), labels_TL.flatten(), ignore_index=IGNORE, reduction="sum"
+        logits_TLV.float().flatten(0, 1),
+        labels_TL.flatten(),
+        ignore_index=IGNORE,
+        reduction="sum",
+        label_smoothing=label_smoothing,
     )
     return total / (labels_TL != IGNORE).sum().clamp(min=1)

@@ -122,11 +122,11 @@ class FeatureMixer(nn.Module):
         image_pe_SC: Tensor,
         tokens_QNC: Tensor,
         token_mask_QN: Tensor | None,
-        rows_Q: Tensor,
+        rows_Q: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Updated tokens (Q, N, C) and updated image (Q, S, C)."""
+        """Updated tokens (Q, N, C) and updated image (Q, S, C); without `rows_Q` the image is per query."""
         tokens, image = tokens_QNC, image_BSC
-        rows: Tensor | None = rows_Q  # until the first block has mixed the query into its image
+        rows = rows_Q  # until the first block has mixed the query into its image
         for block in self.layers:
             tokens, image = block(
                 tokens, image, tokens_QNC, image_pe_SC, token_mask_QN=token_mask_QN, rows_Q=rows
@@ -146,6 +146,12 @@ class Decoded(NamedTuple):
     """(Q, M, C) updated mask tokens m'."""
     prompt: Tensor
     """(Q, N, C) updated prompt tokens p'; rows of padding mean nothing."""
+    tokens: Tensor
+    """(Q, 1 + masks + N, C) all updated tokens."""
+    token_mask: Tensor | None
+    """(Q, 1 + masks + N) bool, False for padding; None when there is none."""
+    image: Tensor
+    """(Q, S, C) updated image."""
 
 
 class MaskDecoder(nn.Module):
@@ -196,11 +202,22 @@ class MaskDecoder(nn.Module):
         if prompt_mask_QN is not None:
             prompt_mask_QN = F.pad(prompt_mask_QN, (1 + num_masks, 0), value=True)
         image_BSC = (image_BCHW + self.no_mask_embed.weight[0, :, None, None]).flatten(2).transpose(1, 2)
-        pe_SC = self.pe_layer((self.grid, self.grid)).flatten(1).T
-        tokens, image_QSC = self.transformer(image_BSC, pe_SC, tokens_QNC, prompt_mask_QN, rows_Q)
+        tokens, image_QSC = self.transformer(image_BSC, self.positions(), tokens_QNC, prompt_mask_QN, rows_Q)
         mask_tokens_QMC = tokens[:, [1 + i for i in masks]]
         mask_logits = self._mask_head(image_QSC, mask_tokens_QMC, masks)
-        return Decoded(mask_logits, mask_tokens_QMC, prompt=tokens[:, 1 + num_masks :])
+        return Decoded(
+            mask_logits,
+            mask_tokens_QMC,
+            prompt=tokens[:, 1 + num_masks :],
+            tokens=tokens,
+            token_mask=prompt_mask_QN,
+            image=image_QSC,
+        )
+
+    def positions(self) -> Tensor:
+        """(S, C) positional encoding of the image's cells."""
+        encoding: Tensor = self.pe_layer((self.grid, self.grid)).flatten(1).T
+        return encoding
 
     def _mask_head(self, image_QSC: Tensor, mask_tokens_QMC: Tensor, masks: Sequence[int]) -> Tensor:
         """Each mask token's linear classifier over the upscaled image (Eq. 2), (Q, M, 4 grid, 4 grid)."""

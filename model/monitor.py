@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from dvclive.live import Live
 from torch import Tensor
 
 from model.checkpoint import Progress
@@ -47,8 +46,16 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 class Curves(AbstractContextManager["Curves"]):
     """Training curves by DVCLive, one .tsv per value in ``plots/metrics/{train,val}/``."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        """Continue at `step`: points of steps after it, from before a kill, are dropped."""
+    def __init__(self, folder: Path, step: int, silent: bool = False) -> None:
+        """Continue at `step`: points of steps after it, from before a kill, are dropped.
+
+        `silent` writes nothing, for all but the first of several processes.
+        """
+        self._live: Any = None
+        if silent:
+            return
+        from dvclive.live import Live  # only a run needs it: `bench` works without
+
         for curve in folder.rglob("*.tsv"):
             header, *points = curve.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [point for point in points if int(point.split("\t")[0]) <= step]
@@ -59,13 +66,16 @@ class Curves(AbstractContextManager["Curves"]):
 
     def log(self, group: str, step: int, values: dict[str, float]) -> None:
         """One point per value at an optimiser step."""
+        if self._live is None:
+            return
         self._live.step = step
         for name, value in values.items():
             self._live.log_metric(f"{group}/{name}", value)
         self._live.make_summary()
 
     def __exit__(self, *_: object) -> None:
-        self._live.end()
+        if self._live is not None:
+            self._live.end()
 
 
 class Report:
@@ -74,14 +84,15 @@ class Report:
     EVERY = 5.0
     """Seconds between lines."""
 
-    def __init__(self, variant: str, progress: Progress, total: int) -> None:
+    def __init__(self, variant: str, progress: Progress, total: int, silent: bool = False) -> None:
         self._variant, self._progress, self._total = variant, progress, total
+        self._silent = silent
         self._first = progress.total_steps
         self._start = self._shown = time.monotonic()
         self._samples = 0
         self._sums: dict[str, Tensor] = {}
         self._count = 0
-        if self._first:
+        if self._first and not silent:
             print(f"{variant}: going on after step {self._first} of {total}", file=sys.stderr)
 
     def step(self, losses: dict[str, Tensor], samples: int) -> None:
@@ -104,6 +115,8 @@ class Report:
         self._print(f"validation: {shown}")
 
     def _print(self, text: str) -> None:
+        if self._silent:
+            return
         self._shown = time.monotonic()
         seconds, done = self._shown - self._start, self._progress.total_steps - self._first
         left = seconds / done * (self._total - self._progress.total_steps) if done else math.nan

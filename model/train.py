@@ -4,121 +4,44 @@ An optimiser step is `accumulate` micro-batches of `batch_size` samples. A run w
 
     model.safetensors, config.json, tokenizer files    what `EmoSEM.from_pretrained` reads
     checkpoint/last.pt                                 all that resuming needs
+    checkpoint/best.safetensors                        the epoch with the best validation Pr@50
     dvclive/                                           curves: plots/metrics/{train,val}/*.tsv
 
 It stops at SIGTERM or Ctrl-C after the step at hand, and goes on from its last checkpoint to the same result.
 """
 
 import dataclasses
-import math
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import pydantic
 import torch
 from accelerate import Accelerator
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from model import captioner, checkpoint, data, emosem, losses, mask_decoder, projectors
+from model import captioner, checkpoint, data, emosem, losses, mask_decoder, projectors, sca, schedule
 from model.checkpoint import Progress
-from model.data import Batch, Frame, Samples, Visit, epoch_batches, read_features
-from model.emosem import EmoSEM, Finetune, Paradigm, Prefix
+from model.data import Batch, Frame, Samples, read_features
+from model.emosem import EmoSEM
 from model.losses import dice_loss, focal_loss, language_loss
 from model.metrics.segmentation import score_maps
 from model.monitor import Curves, Report, StopSignals
 from model.precision import attention
-from pipeline.params import STRICT, Paths, UserError, fingerprint
+from model.sca import ScaConfig
+from model.schedule import Epochs, MicroBatch, new_optimisation
+from model.train_params import TrainParams
+from pipeline.params import Paths, UserError, fingerprint
 from pipeline.shard_index import Index
 from pipeline.storage import code_version, sha256_file
 
-_CODE = (captioner, data, emosem, losses, mask_decoder, projectors)
+_CODE = (captioner, data, emosem, losses, mask_decoder, projectors, sca, schedule)
 """What a run's checkpoint depends on besides this file: a resumed run must not mix two versions."""
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class Variant:
-    """One trained model: what it changes of `TrainParams`; null keeps the common value."""
-
-    paradigm: Paradigm | None = None
-    prefix: Prefix | None = None
-    finetune: Finetune | None = None
-    epochs: Positive | None = None
-    learning_rate: Rate | None = None
-    language_learning_rate: Rate | None = None
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class TrainParams:
-    """How EmoSEM is trained. The defaults suit the built-in gallery; (paper: ...) gives Sec. 4.1's value."""
-
-    paradigm: Paradigm = "single"
-    """single or multi, see `EmoSEMConfig`."""
-    prefix: Prefix = "mask+prompt"
-    """What the language model is told (Tab. 4)."""
-    finetune: Finetune = "mask-head"
-    """What of SAM's decoder trains (Fig. 7)."""
-    detach_prompt: bool = False
-    """Keep the mask loss out of the word embedding that prompt and language model share."""
-    epochs: Positive = 4
-    """Passes over the training samples (paper: 10)."""
-    visit: Visit = "utterance"
-    """What an epoch visits once: every utterance, or every (artwork, emotion) with its next utterance."""
-    batch_size: Positive = 32
-    """Samples of a micro-batch (paper: 4)."""
-    accumulate: Positive = 1
-    """Micro-batches of an optimiser step (paper: 4)."""
-    window: Positive = 1
-    """Artworks whose samples are mixed; 1 segments each artwork once an epoch, see `epoch_batches`."""
-    learning_rate: Rate = 1e-3
-    """Of projectors, mask head and mask tokens (paper: 1e-4 for single, 8e-5 for multi)."""
-    language_learning_rate: Rate = 1e-3
-    """Of GPT-2 (paper: 2e-4)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW's; the paper gives none."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the steps over which learning rates rise from 0."""
-    schedule: Literal["linear", "constant"] = "linear"
-    """After the warm-up: linear decay to 0, or constant. The paper gives none; its forebear decays."""
-    clip_norm: Rate | None = 1.0
-    """Largest gradient norm, over all parameters; null for no clipping (paper: none given)."""
-    binarise: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Threshold that makes pseudo-masks hard; null keeps them soft (paper: soft)."""
-    max_tokens: Annotated[int, Field(ge=2)] = 25
-    """Budget of an explanation, its end-of-text token included (paper: 25)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass; weights and losses are float32 either way."""
-    seed: int = 0
-    """Decides new weights, sample order and dropout."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read batches; never changes a result."""
-    checkpoint_every: Positive = 200
-    """Optimiser steps between checkpoints; one is also written after each epoch and when asked to stop."""
-    log_every: Positive = 10
-    """Optimiser steps between points of the curves."""
-    validation_artworks: Positive = 48
-    """Artworks of the validation split judged after each epoch."""
-    variants: dict[str, Variant] = Field(
-        default_factory=lambda: {
-            "single": Variant(paradigm="single"),
-            "multi": Variant(paradigm="multi", prefix="mask"),
-            "no-prefix": Variant(paradigm="single", prefix="none"),
-        }
-    )
-    """The models to train by name, one folder in runs/ each."""
-
-    def of(self, variant: str) -> "TrainParams":
-        """The parameters of one variant. Raises `UserError` for a name that `variants` does not hold."""
-        if variant not in self.variants:
-            raise UserError(f"train.variants has no {variant!r}; it has {', '.join(self.variants)}")
-        changes = {k: v for k, v in vars(self.variants[variant]).items() if v is not None}
-        return dataclasses.replace(self, **changes, variants={})
+SELECTION = "seg_pr50"
+"""Validation score that selects a model."""
 
 
 def train(
@@ -132,12 +55,15 @@ def train(
 ) -> dict[str, Any]:
     """Train a variant, or go on with it; returns counts and the last validation.
 
+    Under ``accelerate launch`` each process takes its share of every optimiser step, and only the first
+    writes.
+
     Args:
         paths: reads data/shards (and the tars beside it), writes runs/VARIANT.
         params: see `TrainParams`.
         variant: a name in `params.variants`.
         sam_checkpoint, language_model: pretrained parts, see `checkpoint.new_model`.
-        device: cpu, or anything else for the GPU that accelerate picks.
+        device: cpu, cuda, or cuda:1; with several processes each gets a GPU of its own.
 
     Raises:
         UserError: no shards, or weights that do not fit.
@@ -145,59 +71,113 @@ def train(
     """
     params = params.of(variant)
     run = paths.runs / variant
-    accelerator = Accelerator(
-        cpu=device == "cpu", mixed_precision="bf16" if params.precision == "bf16" else "no"
-    )
+    accelerator = new_accelerator(device, params)
     torch.manual_seed(params.seed)
 
     index = Index.load(paths.step("shards"))
     model = new_model(index, params, sam_checkpoint, language_model).to(accelerator.device)
     samples = {split: new_samples(index, split, model, params) for split in ("train", "val")}
-    optimizer, scheduler, epochs = _optimisation(model, samples["train"].table, params)
+    steps_of = Epochs(samples["train"].table, params, accelerator.process_index, accelerator.num_processes)
+    total = params.epochs * len(steps_of(0))
+    optimizer, scheduler = new_optimisation(model, params, total)
 
-    parts = [sha256_file(path) for path in (sam_checkpoint, language_model / "model.safetensors")]
-    code = code_version(sys.modules[__name__], *_CODE)
-    seen = index.table["sha256"].to_pylist()
-    identity = fingerprint(dataclasses.replace(params, workers=0), parts, code, seen)
+    identity = _identity(index, params, accelerator.num_processes, sam_checkpoint, language_model)
     saved = checkpoint.read(run / "checkpoint" / "last.pt", identity)
     progress = checkpoint.restore(saved, model, optimizer, scheduler) if saved else Progress(identity)
-    if not saved:
-        checkpoint.save(run / "checkpoint" / "last.pt", progress, model, optimizer, scheduler)
+    accelerator.wait_for_everyone()
+    main = accelerator.is_main_process
 
-    accelerator.prepare_model(model)  # autocast; the optimiser steps in float32
-    report = Report(variant, progress, total=params.epochs * len(epochs(0)))
-    with Curves(run / "dvclive", progress.total_steps) as curves, StopSignals() as stop:
-        while progress.epoch < params.epochs:
-            groups = epochs(progress.epoch)
-            batches = _load(samples["train"], groups[progress.step :], params, accelerator.device)
-            for group in groups[progress.step :]:
-                model.train()
-                losses = _step(model, [next(batches) for _ in group], optimizer, accelerator, params)
-                scheduler.step()
-                progress.step, progress.total_steps = progress.step + 1, progress.total_steps + 1
-                report.step(losses, samples=sum(map(len, group)))
-                if progress.total_steps % params.log_every == 0:
-                    curves.log("train", progress.total_steps, report.means())
-                if progress.total_steps % params.checkpoint_every == 0 or stop.asked:
-                    checkpoint.save(run / "checkpoint" / "last.pt", progress, model, optimizer, scheduler)
-                if stop.asked:
-                    print(f"stopped after step {progress.total_steps}; run again to go on", file=sys.stderr)
-                    raise SystemExit(128 + stop.asked)
-            progress.epoch, progress.step = progress.epoch + 1, 0
-            progress.validation = validate(model, samples["val"], params, accelerator)
-            curves.log("val", progress.total_steps, progress.validation)
-            report.epoch(progress.validation)
+    def save() -> None:
+        if main:
             checkpoint.save(run / "checkpoint" / "last.pt", progress, model, optimizer, scheduler)
 
-    model.save_pretrained(run)
+    if not saved:
+        save()
+    network = accelerator.prepare_model(model)  # autocast, and gradients averaged over processes
+    report = Report(variant, progress, total, silent=not main)
+    with Curves(run / "dvclive", progress.total_steps, silent=not main) as curves, StopSignals() as stop:
+        while progress.epoch < params.epochs:
+            steps = steps_of(progress.epoch)[progress.step :]
+            batches = _load(samples["train"], steps, params, accelerator.device)
+            for step in steps:
+                model.train()
+                losses = _step(network, model, step, batches, optimizer, accelerator, params)
+                scheduler.step()
+                progress.step, progress.total_steps = progress.step + 1, progress.total_steps + 1
+                report.step(losses, samples=sum(len(b.samples) for b in step) * accelerator.num_processes)
+                logs = progress.total_steps % params.log_every == 0
+                if logs:
+                    curves.log("train", progress.total_steps, report.means())
+                asked = _agree(stop.asked, accelerator, logs)  # to save and go; the next run goes on
+                if progress.total_steps % params.checkpoint_every == 0 or asked:
+                    save()
+                if asked:
+                    raise SystemExit(128 + asked)
+            progress.epoch, progress.step = progress.epoch + 1, 0
+            progress.validation = validate(model, samples["val"], params, accelerator.device)
+            curves.log("val", progress.total_steps, progress.validation)
+            report.epoch(progress.validation)
+            _keep_best(run, progress, model, main)
+            save()
+
+    if main:
+        if params.select == "best":
+            checkpoint.load_weights(run / "checkpoint" / "best.safetensors", model)
+        model.save_pretrained(run)
+    return _outcome(variant, params, progress, samples["train"], model)
+
+
+def _outcome(
+    variant: str, params: TrainParams, progress: Progress, samples: Samples, model: EmoSEM
+) -> dict[str, Any]:
+    """What goes to metrics/train/VARIANT.json."""
     return {
         "variant": variant,
         "epochs": params.epochs,
         "steps": progress.total_steps,
-        "train_samples": len(samples["train"]),
+        "train_samples": len(samples),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "validation": progress.validation,
+        "best": {"epoch": progress.best_epoch, SELECTION: progress.best},
     }
+
+
+def new_accelerator(device: str, params: TrainParams) -> Accelerator:
+    """accelerate on a device, in the params' arithmetic."""
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
+    mixed_precision = "bf16" if params.precision == "bf16" else "no"
+    return Accelerator(cpu=device == "cpu", mixed_precision=mixed_precision)
+
+
+def _identity(
+    index: Index, params: TrainParams, processes: int, sam_checkpoint: Path, language_model: Path
+) -> str:
+    """Fingerprint of everything that decides a run's result; only runs of the same one are resumed."""
+    together = params.accumulate * processes
+    decisive = dataclasses.replace(params, workers=0, accumulate=together, select="last")
+    parts = [sha256_file(path) for path in (sam_checkpoint, language_model / "model.safetensors")]
+    code = code_version(sys.modules[__name__], *_CODE)
+    return fingerprint(decisive, parts, code, index.table["sha256"].to_pylist())
+
+
+def _agree(asked: int, accelerator: Accelerator, now: bool) -> int:
+    """The signal that any process got; several ask each other only `now` and then, because it takes time."""
+    if accelerator.num_processes == 1:
+        return asked
+    if not now:
+        return 0
+    flag = torch.tensor([asked], device=accelerator.device)
+    return int(accelerator.gather(flag).max())
+
+
+def _keep_best(run: Path, progress: Progress, model: EmoSEM, main: bool) -> None:
+    """Note and keep the weights of the epoch with the best validation Pr@50; of equal ones the later."""
+    score = progress.validation.get(SELECTION, 0.0)
+    if progress.best is None or score >= progress.best:
+        progress.best, progress.best_epoch = score, progress.epoch
+        if main:
+            checkpoint.save_weights(run / "checkpoint" / "best.safetensors", model)
 
 
 def new_model(index: Index, params: TrainParams, sam_checkpoint: Path, language_model: Path) -> EmoSEM:
@@ -208,10 +188,13 @@ def new_model(index: Index, params: TrainParams, sam_checkpoint: Path, language_
     return checkpoint.new_model(
         sam_checkpoint,
         language_model,
+        untie_words=params.untie_words,
         paradigm=params.paradigm,
         prefix=params.prefix,
         finetune=params.finetune,
+        ambiguity_aware=params.ambiguity_aware,
         detach_prompt=params.detach_prompt,
+        sca=ScaConfig() if params.model == "sca" else None,
         max_tokens=params.max_tokens,
         visual_dim=read_features(index, rows[0].key).clip.shape[1],
     )
@@ -232,54 +215,14 @@ def new_samples(index: Index, split: str, model: EmoSEM, params: TrainParams) ->
     )
 
 
-def _optimisation(
-    model: EmoSEM, table: np.ndarray, params: TrainParams
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, "Epochs"]:
-    """AdamW with the two learning rates, their schedule, and each epoch's micro-batches."""
-    groups = model.parameter_groups()
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": groups["segmenter"], "lr": params.learning_rate},
-            {"params": groups["language_model"], "lr": params.language_learning_rate},
-        ],
-        weight_decay=params.weight_decay,
-        fused=True,
-    )
-    epochs = Epochs(table, params)
-    total = params.epochs * len(epochs(0))
-    warmup = math.ceil(params.warmup * total)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return (total - step) / (total - warmup) if params.schedule == "linear" else 1.0
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor), epochs
-
-
-@dataclasses.dataclass(frozen=True)
-class Epochs:
-    """The optimiser steps of each epoch, as groups of micro-batches of sample numbers."""
-
-    table: np.ndarray
-    params: TrainParams
-
-    def __call__(self, epoch: int) -> list[list[np.ndarray]]:
-        p = self.params
-        batches = epoch_batches(
-            self.table, p.batch_size, seed=p.seed, epoch=epoch, window=p.window, visit=p.visit
-        )
-        return [batches[start : start + p.accumulate] for start in range(0, len(batches), p.accumulate)]
-
-
 def _load(
-    samples: Samples, groups: list[list[np.ndarray]], params: TrainParams, device: torch.device
+    samples: Samples, steps: list[list[MicroBatch]], params: TrainParams, device: torch.device
 ) -> Iterator[Batch]:
-    """The groups' micro-batches in order, on the device."""
+    """The steps' micro-batches in order, on the device."""
     loader: DataLoader[Batch] = DataLoader(
         samples,
         batch_size=None,
-        sampler=[batch for group in groups for batch in group],
+        sampler=[batch.samples for step in steps for batch in step],
         collate_fn=_as_it_is,  # batches are made by the samples themselves
         num_workers=params.workers,
         generator=torch.Generator(),  # a loader draws from it; the global one belongs to dropout
@@ -292,7 +235,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def answer(model: EmoSEM, batch: Batch) -> tuple[Tensor, Tensor]:
+def answer(model: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Mask logits (Q, H, W) and word logits (T, L, V) of a batch."""
     with attention(batch.sam.device):
         logits: tuple[Tensor, Tensor] = model(
@@ -306,43 +249,52 @@ def answer(model: EmoSEM, batch: Batch) -> tuple[Tensor, Tensor]:
     return logits
 
 
-def losses_of(mask_logits: Tensor, word_logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+def losses_of(
+    mask_logits: Tensor, word_logits: Tensor, batch: Batch, label_smoothing: float = 0.0
+) -> dict[str, Tensor]:
     """The objective's parts (Eq. 5, 6): means over the batch's samples, float32 scalars."""
     valid = batch.valid.index_select(0, batch.rows)
     weight = batch.weight / batch.weight.sum()  # a query counts once for each of its texts
     return {
         "dice": (dice_loss(mask_logits, batch.target, valid) * weight).sum(),
         "focal": (focal_loss(mask_logits, batch.target, valid) * weight).sum(),
-        "language": language_loss(word_logits, batch.labels),
+        "language": language_loss(word_logits, batch.labels, label_smoothing),
     }
 
 
 def _step(
+    network: torch.nn.Module,
     model: EmoSEM,
-    batches: list[Batch],
+    step: list[MicroBatch],
+    batches: Iterator[Batch],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     params: TrainParams,
 ) -> dict[str, Tensor]:
-    """One optimiser step; returns the parts of its loss, still on the device."""
-    texts = sum(len(batch.tokens) for batch in batches)
+    """One optimiser step of `network` (the model as accelerate wraps it); its losses, still on the device."""
     sums: dict[str, Tensor] = {}
-    for batch in batches:
-        share = len(batch.tokens) / texts
-        losses = losses_of(*answer(model, batch), batch)
-        accelerator.backward(share * (losses["dice"] + losses["focal"] + losses["language"]))  # Eq. 7
-        sums = {name: sums.get(name, 0) + share * loss.detach() for name, loss in losses.items()}
+    for place, micro in enumerate(step):
+        last = place == len(step) - 1
+        batch = next(batches)
+        torch.manual_seed(micro.seed)
+        with nullcontext() if last else accelerator.no_sync(network):
+            losses = losses_of(*answer(network, batch), batch, params.label_smoothing)
+            total = losses["dice"] + losses["focal"] + losses["language"]  # Eq. 7
+            accelerator.backward(
+                micro.share * accelerator.num_processes * total
+            )  # it averages over processes
+        sums = {name: sums.get(name, 0) + micro.share * loss.detach() for name, loss in losses.items()}
     if params.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    if accelerator.num_processes > 1:
+        sums = {name: accelerator.reduce(loss, "sum") for name, loss in sums.items()}
     return sums
 
 
 @torch.no_grad()
-def validate(
-    model: EmoSEM, samples: Samples, params: TrainParams, accelerator: Accelerator
-) -> dict[str, float]:
+def validate(model: EmoSEM, samples: Samples, params: TrainParams, device: torch.device) -> dict[str, float]:
     """Losses, and Pr@25/50 (percent) against the pseudo-masks, over artworks spread through the split.
 
     One utterance of each (artwork, emotion) counts. There is no annotation here: a pseudo-mask's foreground
@@ -356,7 +308,7 @@ def validate(
     maps: list[np.ndarray] = []
     truths: list[np.ndarray] = []
     for start in range(0, len(numbers), params.batch_size):
-        batch = samples[numbers[start : start + params.batch_size].tolist()].to(accelerator.device)
+        batch = samples[numbers[start : start + params.batch_size].tolist()].to(device)
         logits_QHW, word_logits = answer(model, batch)
         for name, loss in losses_of(logits_QHW, word_logits, batch).items():
             sums[name] = sums.get(name, 0.0) + float(loss) * len(batch.tokens) / len(numbers)

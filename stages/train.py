@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from model.train import TrainParams, train
+from model.train import train
+from model.train_params import TrainParams
 from pipeline.backbones import BackbonesParams, verify
 from pipeline.params import Paths
 from stages._run import Stage

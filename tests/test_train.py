@@ -1,20 +1,31 @@
 """Training on a tiny random world: it learns, it resumes to the same result, it stops when asked."""
 
 import dataclasses
+import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from model import train as module
 from model.emosem import EmoSEM
-from model.train import TrainParams, Variant, train
+from model.schedule import Epochs, new_optimisation
+from model.train import train
+from model.train_params import TrainParams
 from pipeline.params import Paths, UserError, parse_section
+from stages.train import STAGE
 from tests import tiny_world
+from tests.imports import ROOT
 
 PARAMS = TrainParams(
     epochs=3, batch_size=4, accumulate=2, window=2, checkpoint_every=2, log_every=1, max_tokens=20, warmup=0.2
@@ -162,7 +173,7 @@ def test_only_the_papers_parts_change(tmp_path: Path, parts: tuple[Path, Path]) 
 
 
 def test_params_of_a_variant() -> None:
-    params = TrainParams(variants={"x": Variant(paradigm="multi", prefix="none", epochs=9)})
+    params = TrainParams(variants={"x": {"paradigm": "multi", "prefix": "none", "epochs": 9}})
     assert (params.of("x").paradigm, params.of("x").prefix, params.of("x").epochs) == ("multi", "none", 9)
     assert params.of("x").learning_rate == params.learning_rate
     with pytest.raises(UserError, match="no 'y'; it has x"):
@@ -173,7 +184,7 @@ def test_params_of_a_variant() -> None:
 
 def test_what_does_not_fit_is_named(tmp_path: Path, parts: tuple[Path, Path]) -> None:
     paths = tiny_world.shards(tmp_path, {"train": 2, "val": 1})
-    params = dataclasses.replace(PARAMS, variants={"single": Variant(paradigm="multi", prefix="prompt")})
+    params = dataclasses.replace(PARAMS, variants={"single": {"paradigm": "multi", "prefix": "prompt"}})
     with pytest.raises(UserError, match="use mask or none"):
         run(paths, parts, params)
     with pytest.raises(UserError, match="no training artwork"):
@@ -184,25 +195,104 @@ def test_what_does_not_fit_is_named(tmp_path: Path, parts: tuple[Path, Path]) ->
         run(paths, (parts[0], tmp_path), PARAMS)
 
 
-def test_the_stage_and_the_bench_take_a_params_file(tmp_path: Path, parts: tuple[Path, Path]) -> None:
-    import json
-
-    import yaml
-
-    from model.bench import bench_train
-    from stages.train import STAGE
-
-    paths = tiny_world.shards(tmp_path, {"train": 3, "val": 1})
+def params_file(folder: Path, paths: Paths, parts: tuple[Path, Path], **train: Any) -> Path:
     sections = {
         "paths": {"data": str(paths.data), "runs": str(paths.runs), "metrics": str(paths.metrics)},
         "backbones": {"sam": {"checkpoint": str(parts[0])}, "language_model": str(parts[1]), "device": "cpu"},
-        "train": {"epochs": 1, "variants": {"multi": {"paradigm": "multi", "prefix": "mask"}}},
+        "train": train,
     }
-    file = tmp_path / "params.yaml"
+    file = folder / "params.yaml"
     file.write_text(yaml.safe_dump(sections))
+    return file
+
+
+def test_the_stage_takes_a_params_file(tmp_path: Path, parts: tuple[Path, Path]) -> None:
+    paths = tiny_world.shards(tmp_path, {"train": 3, "val": 1})
+    file = params_file(
+        tmp_path, paths, parts, epochs=1, variants={"multi": {"paradigm": "multi", "prefix": "mask"}}
+    )
     metrics = STAGE.run(file, "multi")
     assert json.loads((paths.metrics / "train" / "multi.json").read_text()) == metrics
     assert EmoSEM.from_pretrained(paths.runs / "multi").config.paradigm == "multi"
-    measured = bench_train(file)["multi"]
-    assert set(measured["milliseconds"]) == {"wait", "forward", "backward", "optimiser"}
-    assert measured["samples_per_second"] > 0
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, parts: tuple[Path, Path]) -> None:
+    """gloo on the processor: two processes of one micro-batch against one process of two, dropout and all."""
+    common = {"epochs": 2, "batch_size": 3, "log_every": 1, "max_tokens": 20, "validation_artworks": 2}
+    one, two = (tiny_world.shards(tmp_path / name, {"train": 5, "val": 2}) for name in ("one", "two"))
+    run(one, parts, TrainParams(accumulate=2, **common))
+    file = params_file(tmp_path, two, parts, accumulate=1, **common)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run(
+        [sys.executable, *launch, "-m", "stages.train", "single", "--params", str(file)],
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=240,
+    )
+    for name in ("train/dice", "train/language", "val/dice"):
+        ours, theirs = (
+            [float(line.split("\t")[1]) for line in curve(paths.runs / "single", name)[1:]]
+            for paths in (one, two)
+        )
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    a, b = (load_file(paths.runs / "single" / "model.safetensors") for paths in (one, two))
+    assert all(torch.allclose(a[name], b[name], atol=1e-3) for name in a)
+
+
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=12),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 4),
+)
+def test_processes_share_an_epoch(counts: list[int], size: int, accumulate: int, processes: int) -> None:
+    """Each sample once, equal work everywhere, shares of a step that add up to one."""
+    table = np.array([(artwork, 0, n) for artwork, count in enumerate(counts) for n in range(count)])
+    params = TrainParams(batch_size=size, accumulate=accumulate)
+    ranks = [Epochs(table, params, rank, processes)(1) for rank in range(processes)]
+    assert len({tuple(len(step) for step in steps) for steps in ranks}) == 1
+    real = [micro for steps in ranks for step in steps for micro in step if micro.share]
+    assert sorted(np.concatenate([micro.samples for micro in real]).tolist()) == list(range(len(table)))
+    for together in zip(*ranks, strict=True):
+        assert sum(micro.share for step in together for micro in step) == pytest.approx(1)
+    alone = Epochs(table, dataclasses.replace(params, accumulate=accumulate * processes))(1)
+    assert {micro.seed for micro in real} == {micro.seed for step in alone for micro in step}
+
+
+def test_the_best_epoch_is_kept(
+    tmp_path: Path, parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, weights = iter([10.0, 30.0, 20.0]), []
+
+    def validate(model: EmoSEM, *_: Any) -> dict[str, float]:
+        weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return {"seg_pr50": next(scores)}
+
+    monkeypatch.setattr(module, "validate", validate)
+    paths = tiny_world.shards(tmp_path, {"train": 4, "val": 1})
+    metrics = run(paths, parts, dataclasses.replace(PARAMS, select="best"))
+    assert metrics["best"] == {"epoch": 2, "seg_pr50": 30.0}
+    saved = EmoSEM.from_pretrained(paths.runs / "single").state_dict()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in weights[1].items())
+    assert any(not torch.equal(saved[name], tensor) for name, tensor in weights[2].items())
+
+
+def test_learning_rates_by_hand() -> None:
+    model = torch.nn.Linear(1, 1)
+    model.parameter_groups = lambda: {"segmenter": [model.weight], "language_model": [model.bias]}  # type: ignore[assignment]
+    for schedule, expected in (
+        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5]),  # up over two of six steps, then down to 0
+        ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+    ):
+        params = TrainParams(learning_rate=1.0, language_learning_rate=2.0, warmup=1 / 3, schedule=schedule)  # type: ignore[arg-type]
+        optimizer, scheduler = new_optimisation(model, params, 6)  # type: ignore[arg-type]
+        rates = []
+        for _ in range(5):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            optimizer.step()
+            scheduler.step()
+        assert [rate for rate, _ in rates] == pytest.approx(expected)
+        assert [language for _, language in rates] == pytest.approx([2 * rate for rate, _ in rates])
