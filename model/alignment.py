@@ -271,7 +271,8 @@ def build(paths: Paths, params: AlignmentParams) -> dict[str, Any]:
     source = paths.step("utterances") / "utterances.parquet"
     if not source.is_file():
         raise UserError(f"{source} is missing; run the utterances step")
-    table = pq.read_table(source, columns=["emotion", "utterance", "split"])
+    table = pq.read_table(source, columns=["artemis_id", "emotion", "utterance", "split"])
+    table = table.sort_by("artemis_id")  # the order of the csv, whatever the file's
     splits = np.array(table["split"].to_pylist(), dtype=object)
     sentences = np.array(table["utterance"].to_pylist(), dtype=object)
     labels = np.array([emotion_index(name) for name in table["emotion"].to_pylist()], dtype=np.int64)

@@ -1,6 +1,6 @@
-"""What is scored: a method is a foreground per APOLO item and, for some, explanations.
+"""What is scored: a method is a map or a foreground per APOLO item and, for some, explanations.
 
-Read from step `predict`'s folders, or from a folder of anyone's maps ``PAINTING_EMOTION.npy|png``.
+Also step `predict`'s folders as methods, and maps in the bytes of a ``.npy`` or ``.png`` file.
 """
 
 import io
@@ -16,17 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.metrics.segmentation import Scaling, foreground
-from pipeline.apolo import ApoloItem, plain_name
+from model.metrics.segmentation import Scaling, scaled
+from pipeline.apolo import ApoloItem
 from pipeline.params import UserError
 from pipeline.schema import PREDICTIONS, map_name
 
 ItemId = tuple[str, str]
 """(key, emotion) of an APOLO item."""
 
-Foreground = Callable[[ApoloItem, int, int], np.ndarray | None]
-"""(item, height, width of its label) -> bool (height, width), or None where the method has no prediction.
+Answer = Callable[[ApoloItem, int, int], np.ndarray | None]
+"""(item, height, width of its label) -> array (height, width), or None where the method has no prediction.
 
+float64 in [0, 1], of which the protocol takes what is above a threshold; or a finished foreground, bool.
 Raises `ValueError` for a prediction that cannot be used. Must bear calls from several threads.
 """
 
@@ -36,7 +37,9 @@ class Method:
     """One row of the score table."""
 
     name: str
-    foreground: Foreground
+    answer: Answer
+    finished: bool = False
+    """Whether the answers are finished foregrounds, without a threshold."""
     explanations: Mapping[ItemId, Sequence[str]] = field(default_factory=dict)
     """Drawn texts per item, in the order of their seeds; empty for a method that only segments."""
 
@@ -46,25 +49,36 @@ def item_id(item: ApoloItem) -> ItemId:
     return item.key, item.emotion
 
 
-def thresholded(
-    read: Callable[[ApoloItem], np.ndarray | None], threshold: float, scaling: Scaling
-) -> Foreground:
-    """A reader of maps, (h, w) of any size and range, as a foreground by the protocol."""
+def scaled_maps(read: Callable[[ApoloItem], np.ndarray | None], scaling: Scaling) -> Answer:
+    """A reader of maps, (h, w) of any size and range, as a method's answer by the protocol."""
 
-    def from_map(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
+    def answer(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
         map_ = read(item)
-        return None if map_ is None else foreground(map_, height, width, threshold, scaling)
+        return None if map_ is None else scaled(map_, height, width, scaling)
 
-    return from_map
+    return answer
 
 
 def decode_png(data: bytes) -> np.ndarray:
-    """A grey picture, uint8 or uint16 (h, w); colours become grey. Raises `ValueError` for anything else."""
+    """A grey picture, uint8 or uint16 (h, w). Raises `ValueError` for colours and for anything else.
+
+    Colours that are grey count as grey, and an alpha channel that is opaque is dropped.
+    """
     pixels = np.frombuffer(data, dtype=np.uint8)
-    image = cv2.imdecode(pixels, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH) if len(pixels) else None
+    try:
+        image = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED) if len(pixels) else None
+    except cv2.error as error:
+        raise ValueError(f"the file is no picture that OpenCV can decode ({error.err})") from None
     if image is None:
         raise ValueError("the file is no picture that OpenCV can decode")
-    return np.asarray(image)
+    if image.ndim == 2:
+        return image
+    opaque = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    if image.shape[2] == 4 and (image[..., 3] != opaque).any():
+        raise ValueError("the picture is partly transparent; save the map as grey values")
+    if (image[..., :3] != image[..., :1]).any():
+        raise ValueError("the picture has colours, whose order is no map's; save the map as grey values")
+    return np.ascontiguousarray(image[..., 0])
 
 
 def decode_npy(data: bytes) -> np.ndarray:
@@ -112,7 +126,7 @@ class TarMaps:
 # ---- step `predict` --------------------------------------------------------------------------------
 
 
-def read_predictions(folder: Path, threshold: float, scaling: Scaling) -> list[Method]:
+def read_predictions(folder: Path, scaling: Scaling) -> list[Method]:
     """The methods of one ``data/predict/VARIANT``. Raises `UserError` when its files are unusable."""
     path = folder / "predictions.parquet"
     try:
@@ -129,11 +143,11 @@ def read_predictions(folder: Path, threshold: float, scaling: Scaling) -> list[M
                 f"seed {row['seed']} more than once; run the predict step for {folder.name} again"
             )
         draws[row["seed"]] = row["explanation"] or ""
-    return [_predicted(name, tar, drawn[name], threshold, scaling) for name in sorted(drawn)]
+    return [_predicted(name, tar, drawn[name], scaling) for name in sorted(drawn)]
 
 
 def _predicted(
-    name: str, tar: TarMaps, drawn: Mapping[ItemId, Mapping[int, str]], threshold: float, scaling: Scaling
+    name: str, tar: TarMaps, drawn: Mapping[ItemId, Mapping[int, str]], scaling: Scaling
 ) -> Method:
     def read(item: ApoloItem) -> np.ndarray | None:
         data = tar.read(f"{item.key}.{map_name(name, item.emotion)}")
@@ -141,46 +155,4 @@ def _predicted(
 
     texts = {item: [draws[seed] for seed in sorted(draws)] for item, draws in drawn.items()}
     silent = not any(text for draws in texts.values() for text in draws)
-    return Method(name, thresholded(read, threshold, scaling), {} if silent else texts)
-
-
-# ---- anyone's maps ---------------------------------------------------------------------------------
-
-
-class FolderMaps:
-    """A folder of ``PAINTING_EMOTION.npy`` or ``.png`` maps, found under any spelling of a name."""
-
-    SUFFIXES = (".npy", ".png")
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder of maps PAINTING_EMOTION.npy or .png")
-        self.folder = folder
-        self._files: dict[str, Path] = {}
-        self.duplicates: list[str] = []
-        """Files whose item another file before them has already answered; not read."""
-        for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in self.SUFFIXES):
-            name = plain_name(path.stem)
-            if name in self._files:
-                self.duplicates.append(path.name)
-            else:
-                self._files[name] = path
-        if not self._files:
-            raise UserError(f"{folder} holds no map: expected files PAINTING_EMOTION.npy or .png")
-
-    @staticmethod
-    def _name(item: ApoloItem) -> str:
-        return plain_name(f"{item.painting}_{item.emotion}")
-
-    def unasked(self, items: Iterable[ApoloItem]) -> list[str]:
-        """Files that belong to none of the items."""
-        wanted = {self._name(item) for item in items}
-        return [path.name for name, path in self._files.items() if name not in wanted]
-
-    def __call__(self, item: ApoloItem) -> np.ndarray | None:
-        """An item's map, or None when the folder has none. Raises `ValueError` for a file that is no map."""
-        path = self._files.get(self._name(item))
-        if path is None:
-            return None
-        data = path.read_bytes()
-        return decode_npy(data) if path.suffix.lower() == ".npy" else decode_png(data)
+    return Method(name, scaled_maps(read, scaling), explanations={} if silent else texts)

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from model.captioner import decode_text
-from model.data import Features, Frame, read_features
+from model.data import Features, Frame, dequantise, read_features, stack_sam
 from model.emosem import EmoSEM, Segmentation
 from pipeline import storage
 from pipeline.apolo import ApoloItem, load_items
@@ -152,7 +152,8 @@ def _answer_batch(
     questions = [(key, emotion) for key, emotions in batch.items() for emotion in emotions]
     places = [place for place, emotions in enumerate(batch.values()) for _ in emotions]
     rows = torch.tensor(places, device=device)
-    sam = torch.from_numpy(np.stack([f.sam for f in features])).to(device).float()
+    codes, scale = stack_sam(features)
+    sam = dequantise(codes.to(device), None if scale is None else scale.to(device))
     clip = torch.from_numpy(np.stack([f.clip for f in features])).to(device).float()
     emotions = torch.tensor([emotion_index(emotion) for _, emotion in questions], device=device)
     found = model.segment(sam, rows, emotions)

@@ -40,10 +40,24 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def chosen_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """As `table`, the columns of masks alone, at the threshold that suits the val items best."""
+    masks = [(f"{column}_val", heading, decimals) for column, heading, decimals in COLUMNS[:4]]
+    lines = [
+        "| Method | Threshold | " + " | ".join(heading for _, heading, _ in masks) + " |",
+        "|---|---:|" + "---:|" * len(masks),
+    ]
+    for row in rows:
+        cells = [cell(row, column, decimals) for column, _, decimals in masks]
+        lines.append(f"| {row['method']} | {cell(row, 'threshold_val', 2)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def markdown(metrics: Mapping[str, Any]) -> str:
     """The page ``metrics/score.md`` for the content of ``metrics/score.json``."""
     protocol, counts = metrics["protocol"], metrics["items"]
     boxed = "prediction and label" if protocol["box_truth"] else "prediction only"
+    box = "boxes by 8-connected component" if protocol["boxes"] == "components" else "one box for all"
     heard = metrics["alignment"].get("test", {}).get("accuracy")
     judge = "" if heard is None else f"; its classifier is right on {heard:.1f} % of held-out test utterances"
     parts = [
@@ -54,13 +68,20 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         f"{counts['counted']} of {counts['apolo']} items count (the others have no usable label). "
         "A missing prediction counts as IoU 0 and as an empty explanation.",
         f"Masks: foreground above {protocol['threshold']:g} after min-max ({protocol['scaling']}); "
-        f"boxes by 8-connected component on {boxed}. "
+        f"{box} on {boxed}. "
         f"EA: share of explanations from which a classifier reads the item's emotion{judge}. "
         f"Text: pycocoevalcap {metrics['text']['pycocoevalcap']}, PTB tokens. "
         f"CLIPScore: CLIP {protocol['clip']['name']}.",
         "Rows with a colon are controls: `:other-emotion` was asked for another emotion of the same artwork "
         "and is scored against the item's own; `:no-prefix` is a model whose language model sees no prefix.",
     ]
+    if any("threshold_val" in row for row in metrics["rows"]):
+        on_itself = ", which are the items scored here" if metrics["split"] == "val" else ""
+        parts += [
+            f"The same masks at the threshold with each method's highest mean IoU, by pixels, on the "
+            f"{counts['val']} val items{on_itself}:",
+            chosen_table(metrics["rows"]),
+        ]
     if metrics["problems"]:
         parts.append("Problems:\n\n" + "\n".join(f"- {line}" for line in metrics["problems"]))
     return "\n\n".join(parts) + "\n"

@@ -10,3 +10,9 @@ The data's way, one module (and one DVC stage, params section, data folder and t
     features     frozen SAM and CLIP grids, once per artwork
     shards       index, checks, statistics and dataset card of features + masks
 """
+
+import os
+
+# numpy's matrices are small here: OpenBLAS's threads wait for each other longer than they work, and masks
+# took six times as long with them on two busy cores. Torch has threads of its own.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -5,7 +5,9 @@ its row, counted from 0 after the header and without blank lines, as pandas coun
 utterances by that number. Source: the ArtEmis release v0 (Achlioptas et al., CVPR 2021).
 """
 
+import codecs
 import csv
+import functools
 import hashlib
 import math
 import unicodedata
@@ -13,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -24,6 +27,9 @@ COLUMNS = ("art_style", "painting", "emotion", "utterance", "repetition")
 LINES_PER_ROW = 50
 """A quoted utterance that runs on for more lines than this was never closed: only its first line is given
 up, so that one stray quote does not swallow the rest of the file."""
+LINE_CHARS = 2**24
+"""A longer line is cut here, read on to its end and rejected: a file may be one line of many gigabytes."""
+UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _EMOTIONS = frozenset(ALL_EMOTIONS)
 
 
@@ -65,11 +71,13 @@ def read(path: Path, max_chars: int) -> Iterator[Row | Reject]:
     """Stream the csv's rows in order; memory grows only by a 16-byte digest per row (to find duplicates).
 
     An utterance of more than `max_chars` characters is rejected. Reject reasons: unclosed-quote,
-    malformed-csv, wrong-field-count, not-utf8, control-character, empty-art-style, empty-painting,
+    field-too-long, wrong-field-count, not-utf8, control-character, empty-art-style, empty-painting,
     unsafe-name, unknown-emotion, empty-utterance, utterance-too-long, bad-repetition, duplicate.
-    Raises `UserError` when the file is missing or empty or lacks a column.
+    Raises `UserError` when the file is missing, empty or UTF-16, or lacks a column.
     """
     try:
+        with path.open("rb") as binary:
+            start = binary.read(4)
         file = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     except OSError as error:
         raise UserError(
@@ -77,7 +85,9 @@ def read(path: Path, max_chars: int) -> Iterator[Row | Reject]:
             "set paths.artemis in the params file, or draw the built-in gallery first"
         ) from None
     with file:
-        records = _records(file)
+        if start.startswith(UTF_16_OR_32):
+            raise UserError(f"the ArtEmis csv {path} is UTF-16 or UTF-32; save it as UTF-8")
+        records = _records(_lines(file))
         order = _column_order(path, next(records, None))
         seen: set[bytes] = set()
         for artemis_id, fields in enumerate(records):
@@ -90,6 +100,15 @@ def read(path: Path, max_chars: int) -> Iterator[Row | Reject]:
                     row = Reject(path.name, artemis_id, "duplicate", shown(row.utterance))
                 seen.add(digest)
             yield row
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The file's lines with their ends; of one beyond `LINE_CHARS`, its start."""
+    while line := file.readline(LINE_CHARS):
+        rest = line
+        while rest and not rest.endswith(("\n", "\r")):
+            rest = file.readline(LINE_CHARS)
+        yield line
 
 
 def _records(lines: Iterable[str]) -> Iterator[list[str] | str]:
@@ -117,7 +136,7 @@ def _records(lines: Iterable[str]) -> Iterator[list[str] | str]:
             fields = next(csv.reader(feed()), None)
         except csv.Error:  # a field beyond the csv module's own limit of 128 KiB
             pending.extendleft(reversed(taken[1:]))
-            yield "malformed-csv"
+            yield "field-too-long"
             continue
         if incomplete:
             pending.extendleft(reversed(taken[1:]))
@@ -175,7 +194,7 @@ def _problems(fields: list[str], row: Row, repetition: str, max_chars: int) -> I
     for what, name in (("art-style", row.art_style), ("painting", row.painting)):
         if not name:
             yield f"empty-{what}", ""
-        if (why := unsafe_name(name)) is not None:
+        if (why := _unsafe_name(name)) is not None:
             yield "unsafe-name", f"{shown(name)} {why}"
     if row.emotion not in _EMOTIONS:
         yield "unknown-emotion", f"{shown(row.emotion)} is none of {', '.join(ALL_EMOTIONS)}"
@@ -185,6 +204,10 @@ def _problems(fields: list[str], row: Row, repetition: str, max_chars: int) -> I
         yield "utterance-too-long", f"{len(row.utterance)} characters, the cap is {max_chars}"
     if row.repetition < 0:
         yield "bad-repetition", f"{shown(repetition)} is no count of annotations"
+
+
+_unsafe_name = functools.lru_cache(maxsize=1024)(unsafe_name)
+"""An artwork's rows follow each other."""
 
 
 def _bad_characters(field: str) -> Iterator[tuple[str, str]]:

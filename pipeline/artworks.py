@@ -4,6 +4,9 @@ Everyone who opens a picture comes through here, so that a broken, huge or oddly
 thing in every step: a `BadImage` with a reason, never a crash and never a silent skip.
 """
 
+import functools
+import os
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -23,14 +26,19 @@ PILLOW_CEILING = 178_956_970
 ORIENTATION = 0x0112
 """EXIF tag: 1 upright, 2-4 mirrored or turned by 180 degrees, 5-8 with width and height swapped."""
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and the surrogates that stand for bytes that are no UTF-8."""
+
 # Below its own ceiling Pillow only warns; `max_pixels` has already decided those sizes from the header.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Damaged metadata of a picture that can be read: a line per file would bury everything else.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BadImage(Exception):  # noqa: N818 - named for what it says
     """A picture that cannot be used; `reason` is one of the short words below, `detail` is for people.
 
-    Reasons: missing, empty, unreadable, not-an-image, too-large, truncated, corrupt.
+    Reasons: missing, ambiguous-name, empty, unreadable, not-an-image, too-large, truncated, corrupt.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -50,18 +58,39 @@ def unsafe_name(name: str) -> str | None:
         return "holds a path separator"
     if name.startswith("."):
         return "starts with a dot"
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+    if _UNPRINTABLE.search(name):
         return "holds a control character"
     if len(name.encode()) > 240:
         return "is longer than a file name may be"
     return None
 
 
+MOJIBAKE = re.compile("[Ãã]([\x80-\xbf])")
+"""UTF-8 of a letter from À to ÿ read as Latin-1, and perhaps lower-cased: 0xC3 and a continuation byte."""
+
+
+def mend_mojibake(name: str) -> str:
+    """Undo UTF-8 read as Latin-1 and then lower-cased: "eugã¨ne" -> "eugène". Other names are unchanged."""
+    return MOJIBAKE.sub(lambda pair: bytes((0xC3, ord(pair[1]))).decode(), name)
+
+
+def plain_name(name: str) -> str:
+    """What two spellings of one painting's name have in common: mended, unaccented, ``#`` as ``.``."""
+    return unaccented(mend_mojibake(name).replace("#", ".").casefold())
+
+
+def unaccented(text: str) -> str:
+    """Letters without their accents."""
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(char for char in letters if not unicodedata.combining(char))
+
+
 def find(wikiart: Path, art_style: str, painting: str) -> Path:
     """The file ``ART_STYLE/PAINTING.jpg`` under `wikiart`.
 
     Also tries ``.jpeg`` and ``.png``, and the name's composed and decomposed Unicode forms (archives made
-    on macOS decompose accents). Raises `BadImage`: unsafe-name, missing.
+    on macOS decompose accents). Last, the only file whose `plain_name` is the same: other case (``.JPG``),
+    accents lost or garbled by an unpacker. Raises `BadImage`: unsafe-name, missing, ambiguous-name.
     """
     for name in (art_style, painting):
         if (why := unsafe_name(name)) is not None:
@@ -70,10 +99,52 @@ def find(wikiart: Path, art_style: str, painting: str) -> Path:
     forms = dict.fromkeys([painting, *(unicodedata.normalize(form, painting) for form in ("NFC", "NFD"))])
     for form in forms:
         for extension in EXTENSIONS:
-            path = folder / f"{form}{extension}"
-            if path.is_file():
-                return path
+            path = f"{folder}/{form}{extension}"
+            if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, false for whatever cannot be
+                return Path(path)
+    near = _plain_files(wikiart, art_style).get(plain_name(painting), [])
+    if len(near) > 1:
+        raise BadImage("ambiguous-name", f"{art_style}/{painting} could be {' or '.join(map(repr, near))}")
+    if near:
+        return wikiart / near[0]
     raise BadImage("missing", f"no {art_style}/{painting}.jpg (nor .jpeg, .png) in {wikiart}")
+
+
+def _plain_files(wikiart: Path, art_style: str) -> dict[str, list[str]]:
+    """Plain name of a painting -> its files below `wikiart`, in every folder named like the art style."""
+    plain = plain_name(art_style)
+    found: dict[str, list[str]] = {}
+    for folder in (name for name in _listing(wikiart, _modified(wikiart)) if plain_name(name) == plain):
+        for stem, files in _by_plain_stem(wikiart / folder, _modified(wikiart / folder)).items():
+            found.setdefault(stem, []).extend(f"{folder}/{file}" for file in files)
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _by_plain_stem(folder: Path, modified: int) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in _listing(folder, modified):
+        stem, extension = os.path.splitext(name)  # noqa: PTH122 - names, not paths
+        if extension.lower() in EXTENSIONS:
+            found.setdefault(plain_name(stem), []).append(name)
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _listing(folder: Path, _modified: int) -> tuple[str, ...]:
+    """Names in a folder, sorted, as far as they are text; none where it cannot be read."""
+    try:
+        return tuple(sorted(name for name in os.listdir(folder) if not _UNPRINTABLE.search(name)))  # noqa: PTH208
+    except OSError:
+        return ()
+
+
+def _modified(folder: Path) -> int:
+    """When a folder last changed, nanoseconds; 0 where that cannot be known."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -97,9 +168,11 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise BadImage("not-an-image", f"{path} holds none of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise BadImage("too-large", f"{path}: {error}") from None
-    except PermissionError as error:
-        raise BadImage("unreadable", str(error)) from None
+    except MemoryError:
+        raise BadImage("too-large", f"{path} does not fit into memory") from None
     except Exception as error:  # decoders answer damaged bytes with almost any exception
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, where Pillow's have none
+            raise BadImage("unreadable", str(error)) from None
         cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise BadImage("truncated" if cut else "corrupt", f"{path}: {error}") from None
 
@@ -126,8 +199,7 @@ def probe(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     that is cut after its header passes; `verify` finds it.
     """
     with _opened(path, max_pixels) as image:
-        width, height = image.size
-        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+        return _upright_size(image)
 
 
 def verify(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -135,11 +207,16 @@ def verify(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
     JPEG is decoded at an eighth of its size: the entropy decoder, where a cut shows, still reads it all.
     """
-    size = probe(path, max_pixels)
     with _opened(path, max_pixels) as image:
+        size = _upright_size(image)
         image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
     return size
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -6,19 +6,23 @@ only in a damaged one is the place looked for.
 
 import hashlib
 import json
-import mmap
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.params import UserError
+from pipeline.progress import Progress
 from pipeline.schema import INDEX, shard_stem
-from pipeline.shard_index import FILES, Member, map_file, read_listing, tar_path
+from pipeline.shard_index import FILES, Listing, Member, read_listing, tar_path
 
 Kind = Literal[
     "index",  # index.parquet or stats.json is missing, unreadable or not the one that the step wrote
@@ -26,6 +30,7 @@ Kind = Literal[
     "unknown-tar",  # a tar that the index does not know
     "truncated",  # the tar ends too early
     "damaged-header",  # a plain tar reader stops here
+    "refused-member",  # what no step here writes: a link, a name that leaves the folder, a name twice
     "missing-member",
     "unknown-member",
     "moved",  # members lie elsewhere than indexed
@@ -58,16 +63,21 @@ class _Tar:
 
     file: str
     shard: int
-    data: mmap.mmap
+    path: Path
+    size: int
+    """Of the file, bytes."""
     recorded: dict[str, Any]
     """``bytes`` and ``sha256`` from stats.json."""
     indexed: dict[tuple[str, str], Member]
     listed: dict[tuple[str, str], Member]
     """What a plain tar reader finds, in order."""
-    stop: int | None
-    """Offset of the header where that reader gave up; None at the end mark or the file's end."""
-    whole: bool
-    """Whether it came to the end mark, a block of zeros."""
+    listing: Listing
+    """The same, and where that reader stopped."""
+
+    @property
+    def stop(self) -> int | None:
+        """Offset of the header where the reader gave up; None at the end mark or the file's end."""
+        return self.listing.end if any(self.listing.mark) else None
 
     def problem(self, kind: Kind, key: str | None, detail: str) -> Problem:
         return Problem(kind, self.file, self.shard, key, detail)
@@ -85,7 +95,7 @@ def verify(folder: Path, threads: int = 2) -> list[Problem]:
         recorded = {entry["shard"]: {f: entry[f] for f in FILES} for entry in statistics["shards"]}
         index = folder / "index.parquet"
         found = storage.sha256_file(index)
-        rows = pq.read_table(index, schema=INDEX).to_pylist()
+        rows = pq.read_table(index, schema=INDEX)
         rejected = set(pq.read_table(folder / "rejects.parquet")["source"].to_pylist())
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [Problem("index", folder.name, None, None, f"{error}; run the shards step again")]
@@ -93,13 +103,17 @@ def verify(folder: Path, threads: int = 2) -> list[Problem]:
         return [
             Problem("index", index.name, None, None, "not the one of stats.json; run the shards step again")
         ]
-    by_shard: dict[int, list[dict[str, Any]]] = {shard: [] for shard in recorded}
-    for row in rows:
-        by_shard[row["shard"]].append(row)
-    check = partial(_verify_shard, folder, rejected)
+    unknown = sorted(set(rows["shard"].unique().to_pylist()) - recorded.keys())
+    if unknown:
+        detail = f"shard {shard_stem(unknown[0])} of {index.name} is not in stats.json; run the shards step"
+        return [Problem("index", folder.name, None, None, detail)]
+    meter = Progress("verify", len(recorded), rows.num_rows, skipped=0)
+    problems: list[Problem] = []
     with ThreadPoolExecutor(threads) as pool:
-        per_shard = pool.map(check, recorded, by_shard.values(), recorded.values())
-        problems = [problem for found_here in per_shard for problem in found_here]
+        check = partial(_verify_shard, folder, rejected, rows)
+        for found_here, artworks in pool.map(check, recorded, recorded.values()):
+            problems += found_here
+            meter.finish(artworks)
     return problems + _unknown_tars(folder, set(recorded))
 
 
@@ -115,31 +129,33 @@ def _unknown_tars(folder: Path, known: set[int]) -> list[Problem]:
 
 
 def _verify_shard(
-    folder: Path, rejected: set[str], shard: int, rows: list[dict[str, Any]], recorded: dict[str, Any]
-) -> list[Problem]:
+    folder: Path, rejected: set[str], index: pa.Table, shard: int, recorded: dict[str, Any]
+) -> tuple[list[Problem], int]:
+    """Problems of one shard, and how many artworks it has."""
+    rows = index.filter(pc.field("shard") == shard).to_pylist()
     tars, problems = [], []
     for f in FILES:
         try:
             tars.append(_open(tar_path(folder, f, shard), f, shard, rows, recorded[f]))
-        except UserError as error:
-            kind: Kind = "truncated" if tar_path(folder, f, shard).is_file() else "missing-tar"
-            problems.append(Problem(kind, f, shard, None, str(error)))
+        except FileNotFoundError as error:
+            problems.append(Problem("missing-tar", f, shard, None, f"{error.filename} does not exist"))
+        except OSError as error:
+            problems.append(Problem("missing-tar", f, shard, None, f"cannot be read: {error}"))
     if problems:
-        return problems
+        return problems, len(rows)
     for tar in tars:
         problems += _structure(tar, rejected)
     problems += _alignment(tars)
-    changed = [tar for tar in tars if hashlib.sha256(tar.data).hexdigest() != tar.recorded["sha256"]]
+    changed = [tar for tar in tars if storage.sha256_file(tar.path) != tar.recorded["sha256"]]
     if changed:
         problems += _changed_artworks(rows, tars, changed)
         named = {problem.file for problem in problems}
         problems += [_outside(tar) for tar in changed if tar.file not in named]
-    return problems
+    return problems, len(rows)
 
 
 def _open(path: Path, file: str, shard: int, rows: list[dict[str, Any]], recorded: dict[str, Any]) -> _Tar:
-    """Map a tar and list it as a plain reader would. Raises `UserError` when it cannot be opened."""
-    data = map_file(path)
+    """List a tar as a plain reader would. Raises `OSError` when it cannot be opened."""
     indexed = {
         (row["key"], m["name"]): Member(row["key"], m["name"], m["offset"], m["size"])
         for row in rows
@@ -148,19 +164,18 @@ def _open(path: Path, file: str, shard: int, rows: list[dict[str, Any]], recorde
     }
     listing = read_listing(path)
     listed = {(member.key, member.name): member for member in listing.members}
-    stop = listing.end if any(listing.mark) else None
-    return _Tar(file, shard, data, recorded, indexed, listed, stop, listing.whole)
+    return _Tar(file, shard, path, path.stat().st_size, recorded, indexed, listed, listing)
 
 
 def _structure(tar: _Tar, rejected: set[str]) -> list[Problem]:
     """Whether the tar holds the members that the index says, where it says."""
-    have, want = len(tar.data), tar.recorded["bytes"]
-    if have < want and not tar.whole:
+    have, want = tar.size, tar.recorded["bytes"]
+    if have < want and not tar.listing.whole:
         cut = sorted((m for m in tar.indexed.values() if m.offset + m.size > have), key=lambda m: m.offset)
         hit = len({member.key for member in cut})
         detail = f"{have} of {want} bytes are left; {hit} artwork(s) are cut or gone"
         return [tar.problem("truncated", cut[0].key if cut else None, detail)]
-    problems = []
+    problems = [tar.problem("refused-member", key or None, why) for key, why in tar.listing.refused]
     missing = {name for name in tar.indexed if name not in tar.listed}
     if tar.stop is not None:
         behind = [m for m in tar.indexed.values() if m.offset >= tar.stop]
@@ -183,7 +198,7 @@ def _structure(tar: _Tar, rejected: set[str]) -> list[Problem]:
 
 def _outside(tar: _Tar) -> Problem:
     """The change of a tar in which every artwork is intact."""
-    have, want = len(tar.data), tar.recorded["bytes"]
+    have, want = tar.size, tar.recorded["bytes"]
     if have < want:
         return tar.problem("truncated", None, f"{have} of {want} bytes are left; only end padding is gone")
     return tar.problem(
@@ -204,20 +219,27 @@ def _alignment(tars: list[_Tar]) -> list[Problem]:
 
 def _changed_artworks(rows: list[dict[str, Any]], tars: list[_Tar], changed: list[_Tar]) -> list[Problem]:
     """Artworks whose bytes differ from their checksum; those with members missing are reported elsewhere."""
-    by_file = {tar.file: tar for tar in tars}
     names = "+".join(tar.file for tar in changed)
     problems = []
-    for row in rows:
-        digest = hashlib.sha256()
-        complete = True
-        for m in row["members"]:
-            tar = by_file[m["file"]]
-            name = (row["key"], m["name"])
-            place = tar.listed.get(name, tar.indexed[name] if tar.stop is not None else None)
-            complete &= place is not None and place.offset + place.size <= len(tar.data)
-            if place is not None:
-                digest.update(memoryview(tar.data)[place.offset : place.offset + place.size])
-        if complete and digest.hexdigest() != row["sha256"]:
-            detail = "the artwork's bytes are not those that were indexed; make this shard again"
-            problems.append(Problem("checksum", names, changed[0].shard, row["key"], detail))
+    with ExitStack() as stack:
+        opened = {tar.file: (tar, stack.enter_context(tar.path.open("rb"))) for tar in tars}
+        for row in rows:
+            digest = _digest(row, opened)
+            if digest is not None and digest != row["sha256"]:
+                detail = "the artwork's bytes are not those that were indexed; make this shard again"
+                problems.append(Problem("checksum", names, changed[0].shard, row["key"], detail))
     return problems
+
+
+def _digest(row: dict[str, Any], opened: Mapping[str, tuple[_Tar, IO[bytes]]]) -> str | None:
+    """Checksum of an artwork's members as they are, or None where some are gone."""
+    digest = hashlib.sha256()
+    for m in row["members"]:
+        tar, file = opened[m["file"]]
+        name = (row["key"], m["name"])
+        place = tar.listed.get(name, tar.indexed[name] if tar.stop is not None else None)
+        if place is None or place.offset + place.size > tar.size:
+            return None
+        file.seek(place.offset)
+        digest.update(file.read(place.size))
+    return digest.hexdigest()

@@ -1,20 +1,26 @@
 """Step `utterances`: who said what about which artwork; its split and its shard, decided once for all steps.
 
 Reads the ArtEmis csv, finds and checks every picture, and writes three tables (`schema.UTTERANCES`,
-`ARTWORKS`, `REJECTS`). Every csv row ends in the first or, with its reason, in the last.
+`ARTWORKS`, `REJECTS`). Every csv row ends in the first or, with its reason, in the last. The first two are
+sorted by key, and so by shard, with one row group a shard: later steps read their shard and not the table.
 """
 
 import dataclasses
+import itertools
 import os
+import sys
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pydantic
 from pydantic import Field
 
@@ -22,9 +28,12 @@ from pipeline import apolo, artemis, artworks, schema, storage
 from pipeline.artemis import Reject, Row
 from pipeline.artworks import BadImage
 from pipeline.params import STRICT, Paths, UserError
+from pipeline.progress import INTERVAL, duration
 
 CHUNK = 65_536
 """Rows gathered before they become an Arrow batch: Python objects of a whole ArtEmis would need gigabytes."""
+AT_ONCE = 512
+"""Pictures handed to the threads at a time."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -58,7 +67,7 @@ class UtterancesParams:
             raise ValueError(f"fractions {self.fractions} must be three shares that sum to 1")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class _Artwork:
     """One artwork while the tables are made."""
 
@@ -70,7 +79,8 @@ class _Artwork:
     repetition: int = 0
     """The largest of its rows."""
     split: str = ""
-    path: Path | None = None
+    path: str | None = None
+    """Of its picture, relative to paths.wikiart."""
     size: tuple[int, int] = (0, 0)
     """Upright width and height, pixels."""
     problem: Reject | None = None
@@ -116,11 +126,10 @@ def build(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     num_items, num_moved, item_rejects = _protect_apolo(kept, works, paths.apolo)
     files = [work.problem for work in works if work.problem is not None]
     every_reject = [*rejects, *files, *item_rejects]
-    utterances = _utterance_table(kept, works)
-    pictures = _artwork_table(works, paths.wikiart, params.num_shards)
+    utterances, pictures = _utterance_table(kept, works), _artwork_table(works, params.num_shards)
     out = paths.step("utterances")
-    storage.write_parquet(out / "utterances.parquet", utterances)
-    storage.write_parquet(out / "artworks.parquet", pictures)
+    _write_by_shard(out / "utterances.parquet", utterances, params.num_shards)
+    _write_by_shard(out / "artworks.parquet", pictures, params.num_shards)
     storage.write_parquet(out / "rejects.parquet", _reject_table(every_reject))
     return {
         "rows_in": rows.count,
@@ -142,7 +151,7 @@ def build(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
 def _gather(stream: Iterable[Row | Reject]) -> _Rows:
     """Turn the csv's stream into columns, batch by batch."""
     rows = _Rows()
-    pending: list[dict[str, Any]] = []
+    pending = _columns()
     for row in stream:
         rows.count += 1
         if isinstance(row, Reject):
@@ -154,20 +163,25 @@ def _gather(stream: Iterable[Row | Reject]) -> _Rows:
             key = schema.artwork_key(*name)
             work = rows.works[name] = _Artwork(len(rows.works), *name, key)
         work.repetition = max(work.repetition, row.repetition)
-        pending.append(
-            {
-                "artemis_id": row.artemis_id,
-                "work": work.number,
-                "emotion": row.emotion,
-                "utterance": row.utterance,
-                "repetition": row.repetition,
-            }
-        )
-        if len(pending) == CHUNK:
-            rows.batches.append(pa.RecordBatch.from_pylist(pending, _COLUMNS))
-            pending.clear()
-    rows.batches.append(pa.RecordBatch.from_pylist(pending, _COLUMNS))
+        values = (row.artemis_id, work.number, row.emotion, row.utterance, row.repetition)
+        for column, value in zip(pending, values, strict=True):
+            column.append(value)
+        if len(pending[0]) == CHUNK:
+            rows.batches.append(_batch(pending))
+            pending = _columns()
+    rows.batches.append(_batch(pending))
     return rows
+
+
+def _columns() -> tuple[list[Any], ...]:
+    return tuple([] for _ in _COLUMNS)
+
+
+def _batch(columns: tuple[list[Any], ...]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, _COLUMNS, strict=True)],
+        schema=_COLUMNS,
+    )
 
 
 def _assign_splits(rows: _Rows, apolo_folder: Path, params: UtterancesParams) -> None:
@@ -198,7 +212,20 @@ def _assign_splits(rows: _Rows, apolo_folder: Path, params: UtterancesParams) ->
 def _check_pictures(works: list[_Artwork], wikiart: Path, params: UtterancesParams) -> None:
     """Find and measure every picture; threads, because Pillow decodes outside Python's lock."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(partial(_check_picture, wikiart=wikiart, params=params), works))
+        for part in _with_progress(works):
+            list(threads.map(partial(_check_picture, wikiart=wikiart, params=params), part))
+
+
+def _with_progress(works: list[_Artwork]) -> Iterator[Sequence[_Artwork]]:
+    """Parts of the artworks; says on stderr now and then how far they are: WikiArt takes many minutes."""
+    start = shown = time.monotonic()
+    for done in range(0, len(works), AT_ONCE):
+        now = time.monotonic()
+        if now - shown >= INTERVAL:
+            shown, rate = now, done / (now - start)
+            left = duration((len(works) - done) / rate)
+            print(f"utterances: {done:,}/{len(works):,} pictures, {rate:.0f}/s, {left} left", file=sys.stderr)
+        yield works[done : done + AT_ONCE]
 
 
 def _check_picture(work: _Artwork, wikiart: Path, params: UtterancesParams) -> None:
@@ -216,7 +243,7 @@ def _check_picture(work: _Artwork, wikiart: Path, params: UtterancesParams) -> N
         source = f"{work.art_style}/{work.painting}"
         work.problem = Reject(source, -1, f"picture-{error.reason}", error.detail)
     else:
-        work.path, work.size = path, (width, height)
+        work.path, work.size = path.relative_to(wikiart).as_posix(), (width, height)
 
 
 def _divide(rows: _Rows, works: list[_Artwork], source: str) -> tuple[pa.Table, list[Reject]]:
@@ -258,19 +285,21 @@ def _protect_apolo(kept: pa.Table, works: list[_Artwork], folder: Path) -> tuple
 
 
 def _utterance_table(kept: pa.Table, works: list[_Artwork]) -> pa.Table:
-    """`schema.UTTERANCES`, in the order of the csv."""
+    """`schema.UTTERANCES`, by key, then in the order of the csv."""
     splits = pa.array([work.split for work in works], pa.string()).take(kept["work"])
-    return kept.append_column("split", splits).select(schema.UTTERANCES.names).cast(schema.UTTERANCES)
+    by_key = np.argsort(np.array([work.key for work in works])).argsort()[kept["work"].to_numpy()]
+    ordered = kept.append_column("split", splits).take(np.argsort(by_key, kind="stable"))
+    return ordered.select(schema.UTTERANCES.names).cast(schema.UTTERANCES)
 
 
-def _artwork_table(works: list[_Artwork], wikiart: Path, num_shards: int) -> pa.Table:
+def _artwork_table(works: list[_Artwork], num_shards: int) -> pa.Table:
     """`schema.ARTWORKS` of the usable artworks, sorted by key."""
     rows = [
         {
             "key": work.key,
             "art_style": work.art_style,
             "painting": work.painting,
-            "path": work.path.relative_to(wikiart).as_posix(),
+            "path": work.path,
             "width": work.size[0],
             "height": work.size[1],
             "split": work.split,
@@ -280,6 +309,19 @@ def _artwork_table(works: list[_Artwork], wikiart: Path, num_shards: int) -> pa.
         if work.path is not None
     ]
     return pa.Table.from_pylist(rows, schema.ARTWORKS)
+
+
+def _write_by_shard(path: Path, table: pa.Table, num_shards: int) -> None:
+    """Write a table that is sorted by key, with one row group a shard."""
+    shards = np.array([schema.shard_of(key, num_shards) for key in table["key"].to_pylist()])
+    bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+
+    def write(file: IO[bytes]) -> None:
+        with pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+            for start, stop in itertools.pairwise(bounds):
+                writer.write_table(table.slice(start, stop - start))
+
+    storage.write_atomic(path, write)
 
 
 def _reject_table(rejects: Iterable[Reject]) -> pa.Table:

@@ -104,7 +104,7 @@ def test_an_open_quote_costs_one_row(tmp_path: Path) -> None:
 
 def test_a_huge_field_costs_one_row(tmp_path: Path) -> None:
     rows = read(tmp_path, HEADER + f"Realism,x,awe,{'x' * 200_000},5\n" + GOOD)
-    assert reasons(rows) == ["malformed-csv", ""]
+    assert reasons(rows) == ["field-too-long", ""]
 
 
 @pytest.mark.parametrize(

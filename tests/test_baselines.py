@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.baselines import clip_vinvl, entire_artwork
-from model.methods import thresholded
+from model.methods import scaled_maps
 from model.metrics.segmentation import Truth
 from pipeline.apolo import ApoloItem
 from pipeline.params import UserError
@@ -39,10 +39,10 @@ def test_the_teacher_is_the_stored_pseudo_mask_of_the_items_emotion(tmp_path: Pa
             inside = np.zeros((16, 24), bool)
             inside[2:10, 3 + 6 * place : 10 + 6 * place] = True
             assert np.array_equal(map_ > 0, inside)
-            foreground = thresholded(teacher, 0.35, "before-resize")(item(key, emotion), 32, 48)
-            assert foreground is not None
-            assert foreground.shape == (32, 48)
-            assert foreground.sum() == pytest.approx(4 * inside.sum(), rel=0.1)
+            values = scaled_maps(teacher, "before-resize")(item(key, emotion), 32, 48)
+            assert values is not None
+            assert values.shape == (32, 48)
+            assert (values > 0.35).sum() == pytest.approx(4 * inside.sum(), rel=0.1)
     assert teacher(item(keys(6)[0], EMOTIONS_OF[1][0])) is None
     assert teacher(item("0" * 16, "awe")) is None
 

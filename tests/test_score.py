@@ -14,9 +14,11 @@ import safetensors.torch
 import torch
 
 from model import alignment, score
-from model.methods import FolderMaps, decode_npy, read_predictions
+from model.methods import read_predictions
 from model.metrics import text
 from model.metrics.explanations import over_draws
+from model.score_masks import read_items
+from model.score_params import ScoreParams
 from model.score_table import markdown
 from pipeline import schema, storage
 from pipeline.backbones import BackbonesParams, ClipParams
@@ -155,7 +157,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, BackbonesPar
     paths = paths_in(root)
     write_inputs(paths)
     perfect = {(p, e): (quarter_map(p, e), SAID[e]) for p, e, _ in COUNTED}
-    write_predictions(paths, "single", "emosem-single", perfect)
+    halo = label("c", "sadness").astype(np.float32)  # of the val item: half as bright around the label
+    halo[6:, :14] = np.maximum(halo[6:, :14], 0.5)
+    write_predictions(paths, "single", "emosem-single", perfect | {("c", "sadness"): (halo, SAID["sadness"])})
     half = {
         ("a.one", "awe"): (quarter_map("a.one", "awe"), SAID["fear"]),  # right place, wrong feeling
         ("a.one", "fear"): (
@@ -180,7 +184,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, BackbonesPar
 
 @pytest.fixture(scope="module")
 def metrics(world: tuple[Paths, BackbonesParams]) -> dict[str, Any]:
-    return score.build(world[0], score.ScoreParams(), world[1])
+    return score.build(world[0], ScoreParams(), world[1])
 
 
 def row(metrics: dict[str, Any], method: str) -> dict[str, Any]:
@@ -197,7 +201,7 @@ def test_every_method_has_a_row_in_the_order_of_the_table(metrics: dict[str, Any
         "emosem-single:no-prefix",
     ]
     assert {row["items"] for row in metrics["rows"]} == {4}
-    assert metrics["items"] == {"apolo": 6, "counted": 4, "rejected": 0}
+    assert metrics["items"] == {"apolo": 6, "counted": 4, "rejected": 0, "val": 1}
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
@@ -214,6 +218,31 @@ def test_masks_by_hand(metrics: dict[str, Any]) -> None:
     assert [row(metrics, "emosem-single")[c] for c in columns] == [100.0, 100.0, 100.0, 100.0, 0]
     assert [row(metrics, "emosem-multi")[c] for c in columns] == [25.0, 25.0, 25.0, 25.0, 1]
     assert [row(metrics, "emosem-single:no-prefix")[c] for c in columns[:2]] == [0.0, 0.0]
+
+
+def test_every_method_is_also_scored_at_the_threshold_of_its_val_items(
+    metrics: dict[str, Any], world: tuple[Paths, BackbonesParams]
+) -> None:
+    """Above the halo's 0.5 the val item is perfect; of those thresholds 0.5 is the nearest to 0.35."""
+    columns = ("seg_pr25", "seg_pr50", "box_pr25", "box_pr50")
+    single = row(metrics, "emosem-single")
+    assert single["threshold_val"] == 0.5
+    assert [single[f"{c}_val"] for c in columns] == [single[c] for c in columns]  # those maps have no halo
+    whole = row(metrics, "entire-artwork")  # a finished foreground has no threshold
+    assert "threshold_val" not in whole
+    assert [whole[f"{c}_val"] for c in columns] == [whole[c] for c in columns]
+    assert (
+        not {"threshold_val", "seg_pr25_val"} & row(metrics, "emosem-multi").keys()
+    )  # it answers no val item
+
+    sweep = pq.read_table(world[0].step("score") / "sweep.parquet")
+    assert sweep.schema.equals(score.SWEEP)
+    curve = {r["threshold"]: r["mean_iou"] for r in sweep.to_pylist() if r["method"] == "emosem-single"}
+    assert len(curve) == 100
+    around = 100 * 8 * 12 / (10 * 14)
+    assert (curve[0.35], curve[0.49], curve[0.5], curve[0.99]) == pytest.approx((around, around, 100, 100))
+    assert "| emosem-single | 0.50 | 100.00 |" in markdown(metrics)
+    assert "| entire-artwork | - | 100.00 |" in markdown(metrics)
 
 
 def test_explanations_by_hand(metrics: dict[str, Any]) -> None:
@@ -289,6 +318,8 @@ def test_the_item_table_holds_every_pair(
     wrong = rows["emosem-multi", "a.one", "awe"]
     assert (wrong["iou_seg"], wrong["ea"], wrong["explanation"]) == (1.0, "fear", SAID["fear"])
     assert rows["emosem-multi", "b", "awe"]["ea"] is None
+    assert wrong["iou_seg_val"] is None
+    assert rows["emosem-single", "b", "awe"]["iou_seg_val"] == 1.0
 
 
 def test_the_table_for_people(metrics: dict[str, Any], world: tuple[Paths, BackbonesParams]) -> None:
@@ -315,107 +346,27 @@ def test_a_second_run_writes_the_same_bytes(
     monkeypatch.setattr(
         text, "score_texts", lambda corpora: {name: known[name] for name in corpora}
     )  # METEOR is slow
-    score.build(paths, score.ScoreParams(), backbones)
+    score.build(paths, ScoreParams(), backbones)
     assert (paths.step("score") / "items.parquet").read_bytes() == before
 
 
 def test_user_mistakes_end_in_one_message(world: tuple[Paths, BackbonesParams], tmp_path: Path) -> None:
     paths = paths_in(tmp_path)
     with pytest.raises(UserError, match="run the utterances step"):
-        score.read_items(paths.apolo, "test", paths)
+        read_items(paths.apolo, "test", paths)
     write_inputs(paths)
     with pytest.raises(UserError, match="no usable trial item"):
-        score.read_items(paths.apolo, "trial", paths)
+        read_items(paths.apolo, "trial", paths)
     folder = paths.step("predict") / "single"
     with pytest.raises(
         UserError, match=r"predictions.parquet cannot be read .* run the predict step for single"
     ):
-        read_predictions(folder, 0.35, "before-resize")
+        read_predictions(folder, "before-resize")
     write_predictions(paths, "single", "m", {("b", "awe"): (quarter_map("b", "awe"), "x")})
     table = pq.read_table(folder / "predictions.parquet")
     storage.write_parquet(folder / "predictions.parquet", pa.concat_tables([table, table]))
     with pytest.raises(UserError, match=r"predicts m for b, awe, seed 0 more than once"):
-        read_predictions(folder, 0.35, "before-resize")
+        read_predictions(folder, "before-resize")
     (folder / "maps.tar").write_bytes(b"no tar")
     with pytest.raises(UserError, match=r"maps.tar cannot be read"):
-        read_predictions(folder, 0.35, "before-resize")
-
-
-# ---- anyone's maps ------------------------------------------------------------------------------------
-
-
-def test_a_folder_of_maps(world: tuple[Paths, BackbonesParams], tmp_path: Path) -> None:
-    """Any size, range and kind; what is missing, extra, doubled or broken is listed and counts as wrong."""
-    paths, _ = world
-    np.save(tmp_path / "a.one_awe.npy", 900.0 - 7 * (1.0 - np.kron(label("a.one", "awe"), np.ones((3, 3)))))
-    storage.write_bytes(
-        tmp_path / "a#one_fear.png", png((10 + 90 * label("a.one", "fear")).astype(np.uint16))
-    )
-    np.save(tmp_path / "b_awe.npy", np.array([{"a": 1}], dtype=object))
-    np.save(tmp_path / "b_awe.bak.npy", np.eye(3))
-    storage.write_bytes(tmp_path / "b_awe.png", png(label("b", "awe")))
-    np.save(tmp_path / "c_sadness.npy", np.eye(3))  # a val item: known, not asked for
-    (tmp_path / "notes.txt").write_text("not a map")
-    found = score.score_folder(tmp_path, paths.apolo, "test", paths, score.ScoreParams())
-    expected = {
-        "items": 4,
-        "seg_pr25": 50.0,
-        "seg_pr50": 50.0,
-        "box_pr25": 50.0,
-        "box_pr50": 50.0,
-        "missing": 1,
-    }
-    assert found["rows"] == [{"method": tmp_path.name} | expected]
-    assert found["missing"] == ["b_sadness"]
-    assert found["extra"] == ["b_awe.bak.npy"]
-    assert found["duplicates"] == ["b_awe.png"]
-    problems = "\n".join(found["problems"])
-    assert "b_awe: unusable map: the file is no plain .npy array" in problems
-    assert "save it as a plain array of numbers" in problems
-    assert "c_fear: label: empty" in problems
-
-
-def test_folders_that_cannot_be_scored(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no folder of maps"):
-        FolderMaps(tmp_path / "absent")
-    with pytest.raises(UserError, match="holds no map"):
-        FolderMaps(tmp_path)
-
-
-def test_singleton_axes_of_a_map_are_dropped() -> None:
-    assert decode_npy(storage.npy_bytes(np.ones((1, 3, 4)))).shape == (3, 4)
-    assert decode_npy(storage.npy_bytes(np.ones((1, 4)))).shape == (1, 4)
-
-
-def test_the_real_labels_score_themselves(real_art: Path, tmp_path: Path) -> None:
-    """Labels as maps give 100 % in all four columns, at half size too; their negatives give 0."""
-    from pipeline.utterances import UtterancesParams
-    from pipeline.utterances import build as build_utterances
-
-    release = Paths(
-        artemis=real_art / "artemis" / "artemis_dataset_release_v0.csv",
-        wikiart=real_art / "wikiart",
-        apolo=real_art / "apolo",
-        data=tmp_path / "data",
-        runs=tmp_path / "runs",
-        metrics=tmp_path / "metrics",
-        report=tmp_path / "report",
-    )
-    build_utterances(release, UtterancesParams())
-    for name in ("same", "half", "negative"):
-        (tmp_path / name).mkdir()
-    for path in sorted((real_art / "apolo" / "apolo_pixel_map").glob("*.npy")):
-        truth = np.load(path).astype(np.float32)
-        np.save(tmp_path / "same" / path.name, truth)
-        np.save(tmp_path / "half" / path.name, truth[::2, ::2])
-        np.save(tmp_path / "negative" / path.name, 1 - truth)
-    rows = {}
-    for name in ("same", "half", "negative"):
-        found = score.score_folder(tmp_path / name, release.apolo, "test", release, score.ScoreParams())
-        assert (found["missing"], found["extra"], found["problems"]) == ([], [], [])
-        rows[name] = found["rows"][0]
-    columns = ("seg_pr25", "seg_pr50", "box_pr25", "box_pr50")
-    assert rows["same"]["items"] >= 10
-    assert [rows["same"][c] for c in columns] == [100.0] * 4
-    assert [rows["half"][c] for c in columns] == [100.0] * 4
-    assert [rows["negative"][c] for c in columns[:2]] == [0.0, 0.0]
+        read_predictions(folder, "before-resize")

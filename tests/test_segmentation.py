@@ -7,7 +7,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from model.metrics.segmentation import MapScores, Truth, fill_boxes, foreground, foreground_iou, score_maps
+from model.metrics import segmentation
+from model.metrics.segmentation import (
+    MapScores,
+    Truth,
+    fill_boxes,
+    foreground,
+    foreground_iou,
+    scaled,
+    score_maps,
+)
 
 # ---- the released script's mathematics in plain Python: no NumPy, no OpenCV ---------------------------
 
@@ -113,11 +122,71 @@ def test_scores_equal_the_plain_version(
     assert (found.iou_seg[0], found.iou_box[0]) == pytest.approx(wanted, abs=1e-12)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32 - 1), SIDE, SIDE, st.sampled_from([0.05, 0.3, 0.6]))
-def test_boxes_equal_flood_fill(seed: int, height: int, width: int, share: float) -> None:
-    mask = np.random.default_rng(seed).random((height, width)) < share
-    assert pixels(fill_boxes(mask)) == plain_boxes(pixels(mask))
+def plain_rates(items: list[tuple[np.ndarray | None, np.ndarray]], box: bool) -> tuple[int, int, int] | None:
+    """(items that count, Pr@25's and Pr@50's hits) as the script counts them; None when one is too near."""
+    counter = hits_25 = hits_50 = 0
+    for map_, truth in items:
+        if not truth.any():
+            continue
+        scores = (0.0, 0.0) if map_ is None else plain_item(map_, truth, 0.35, box_truth=True)
+        if scores is None:
+            return None
+        counter += 1
+        hits_25 += scores[box] >= 0.25
+        hits_50 += scores[box] >= 0.5
+    return counter, hits_25, hits_50
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_rates_equal_the_plain_count(seed: int) -> None:
+    """Twelve items, of which some have no map, a constant one, the label's size turned, or an empty label."""
+    rng = np.random.default_rng(seed)
+    items: list[tuple[np.ndarray | None, np.ndarray]] = []
+    for kind in rng.permutation(["map"] * 7 + ["none", "constant", "turned", "empty", "one-pixel"]):
+        height, width = rng.integers(2, 12, 2)
+        truth = np.zeros((height, width), np.uint8)
+        y, x = rng.integers(0, height), rng.integers(0, width)
+        truth[y : y + rng.integers(1, 9), x : x + rng.integers(1, 9)] = kind != "empty"
+        map_ = truth * 0.5 + rng.random((height, width))
+        if kind == "turned":
+            map_ = map_.T
+        if kind in ("constant", "one-pixel"):
+            map_ = np.full((1, 1) if kind == "one-pixel" else (3, 4), 0.7)
+        items.append((None if kind == "none" else map_, truth))
+    by_pixels, by_boxes = plain_rates(items, box=False), plain_rates(items, box=True)
+    assume(by_pixels is not None and by_boxes is not None)
+    rates = score_maps(*zip(*items, strict=True)).rates()
+    for name, wanted in (("seg", by_pixels), ("box", by_boxes)):
+        assert wanted is not None
+        assert rates["items"] == wanted[0] == 11
+        assert rates[f"{name}_pr25"] == pytest.approx(100 * wanted[1] / 11)
+        assert rates[f"{name}_pr50"] == pytest.approx(100 * wanted[2] / 11)
+
+
+@pytest.mark.parametrize("speckled", [0.0, segmentation.SPECKLED, 1.0])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 1.0])
+def test_boxes_equal_flood_fill(monkeypatch: pytest.MonkeyPatch, speckled: float, share: float) -> None:
+    """By contours, by labels, and by whichever is faster."""
+    monkeypatch.setattr(segmentation, "SPECKLED", speckled)
+    rng = np.random.default_rng(int(100 * share))
+    for _ in range(30):
+        mask = rng.random(rng.integers(1, 15, 2)) < share
+        assert pixels(fill_boxes(mask)) == plain_boxes(pixels(mask))
+
+
+def test_a_single_box_holds_all_components() -> None:
+    mask = np.zeros((6, 7), bool)
+    mask[1, 2] = mask[4, 5] = True
+    wanted = {(y, x) for y in range(1, 5) for x in range(2, 6)}
+    assert pixels(fill_boxes(mask, "single")) == wanted
+    assert not fill_boxes(np.zeros((3, 3), bool), "single").any()
+    truth = Truth.of(mask, boxes="single")
+    assert pixels(truth.boxes) == wanted
+    assert truth.ious(mask) == (1.0, 1.0)  # the prediction gets a single box too
+    corner = np.zeros((6, 7), bool)
+    corner[1, 2] = True
+    assert truth.ious(corner) == (1 / 2, 1 / 16)
 
 
 @settings(max_examples=50, deadline=None)
@@ -246,6 +315,22 @@ def test_maps_of_any_size_meet_the_label() -> None:
         map_ = np.zeros((height, width), np.uint8)
         map_[:, : width // 2] = 200
         assert score_maps([map_], [truth]).iou_seg[0] > 0.9
+
+
+def test_values_of_any_range_are_brought_to_one() -> None:
+    """Float64's whole range, its smallest step, and integers beyond float32."""
+    for low, high in ((-1.7e308, 1.7e308), (0.0, 5e-324), (2**53 - 2, 2**53)):
+        map_ = np.array([[low, high]])
+        assert scaled(map_, 1, 2).tolist() == [[0.0, 1.0]]
+    assert scaled(np.array([[-(2**62), 2**62]]), 1, 2).tolist() == [[0.0, 1.0]]
+
+
+def test_a_map_of_the_transposed_size_is_resized_like_any_other() -> None:
+    truth = np.zeros((2, 4), bool)
+    truth[:, :2] = True
+    turned = truth.T.astype(np.float32)  # its upper half is bright
+    assert foreground(turned, 2, 4).tolist() == [[True] * 4, [False] * 4]
+    assert score_maps([turned], [truth]).iou_seg[0] == 1 / 3
 
 
 def test_streams_longer_than_a_batch_keep_their_order() -> None:

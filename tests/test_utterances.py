@@ -69,14 +69,16 @@ def test_tables_follow_the_schema(tmp_path: Path) -> None:
     assert pq.read_schema(out / "artworks.parquet").equals(schema.ARTWORKS)
     assert pq.read_schema(out / "rejects.parquet").equals(schema.REJECTS)
     rows, works = table(paths, "utterances"), table(paths, "artworks")
-    assert [row["artemis_id"] for row in rows] == list(range(20))
-    assert rows[3] == {
-        "key": schema.artwork_key("Realism", PAINTINGS[1]),
+    assert sorted(rows, key=lambda row: (row["key"], row["artemis_id"])) == rows
+    assert sorted(row["artemis_id"] for row in rows) == list(range(20))
+    split_of = {work["key"]: work["split"] for work in works}
+    assert next(row for row in rows if row["artemis_id"] == 3) == {
+        "key": (key := schema.artwork_key("Realism", PAINTINGS[1])),
         "artemis_id": 3,
         "emotion": "fear",
         "utterance": "so dark 1",
         "repetition": 2,
-        "split": rows[2]["split"],
+        "split": split_of[key],
     }
     assert [work["key"] for work in works] == sorted(schema.artwork_key("Realism", p) for p in PAINTINGS)
     for work in works:
@@ -85,6 +87,19 @@ def test_tables_follow_the_schema(tmp_path: Path) -> None:
         assert work["width"] == 30 and work["height"] == 40 + int(work["painting"].rsplit("-")[-1])
     assert metrics["rows_in"] == metrics["rows_kept"] == 20 and metrics["rows_rejected"] == 0
     assert metrics["emotions"] == {"awe": 10, "fear": 10}
+
+
+def test_a_shard_is_a_row_group(tmp_path: Path) -> None:
+    paths = world(tmp_path)
+    utterances.build(paths, UtterancesParams(num_shards=4))
+    shard_of = {work["key"]: work["shard"] for work in table(paths, "artworks")}
+    assert len(set(shard_of.values())) > 2
+    for name in ("artworks", "utterances"):
+        file = pq.ParquetFile(paths.step("utterances") / f"{name}.parquet")
+        groups = [file.read_row_group(i)["key"].to_pylist() for i in range(file.num_row_groups)]
+        assert [{shard_of[key] for key in keys} for keys in groups] == [
+            {shard} for shard in sorted(set(shard_of.values()))
+        ]
 
 
 def test_every_kind_of_bad_input_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:

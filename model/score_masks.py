@@ -1,0 +1,202 @@
+"""Masks of step `score`: every method's IoU with every APOLO label, at a fixed and at a chosen threshold.
+
+An item without a usable label, or whose label is empty, counts for no method. A missing or unusable
+prediction is IoU 0.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from model.methods import Method
+from model.metrics.segmentation import MapScores, Truth
+from model.metrics.thresholds import Sweep, grid, sweep_ious
+from model.score_params import ScoreParams
+from pipeline.apolo import ApoloItem, BadArray, load_items, load_items_of_csv, load_truth
+from pipeline.params import Paths, UserError
+
+Items = tuple[list[ApoloItem], list[ApoloItem], list[str]]
+"""(items of the split, items of both splits, what is wrong with others)."""
+Cell = tuple[float, float, float, float, str | None]
+"""(IoU by pixels, by boxes, both at the chosen threshold, what was wrong with the prediction)."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MapTable:
+    """IoU of every (method, item), float64 (M, N): NaN where the item does not count for the method."""
+
+    iou_seg: np.ndarray
+    iou_box: np.ndarray
+    iou_seg_val: np.ndarray
+    """At the threshold chosen on the val items; NaN where none could be chosen."""
+    iou_box_val: np.ndarray
+    thresholds: list[float | None]
+    """Per method the chosen threshold; None where there is none to choose, or nothing to choose it by."""
+    problems: list[list[str | None]]
+    """What was wrong with a prediction, per method and item."""
+    labels: list[str | None]
+    """What was wrong with an item's label; such an item counts for no method."""
+
+    @property
+    def counted(self) -> np.ndarray:
+        """bool (N,): items that count."""
+        return np.array([label is None for label in self.labels], dtype=np.bool_)
+
+    def rates(self, method: int) -> dict[str, float]:
+        """Counts and percentages of one method; those at the chosen threshold end in ``_val``."""
+        rates = MapScores(self.iou_seg[method], self.iou_box[method]).rates()
+        chosen = MapScores(self.iou_seg_val[method], self.iou_box_val[method]).rates()
+        if chosen["items"] == rates["items"]:
+            rates |= {f"{name}_val": value for name, value in chosen.items() if name != "items"}
+        threshold = self.thresholds[method]
+        return rates if threshold is None else rates | {"threshold_val": threshold}
+
+
+# ---- items -----------------------------------------------------------------------------------------
+
+
+def read_items(apolo: Path, split: str, paths: Paths) -> Items:
+    """The items whose artworks and utterances the pipeline has kept. `UserError` without any."""
+    tables = [paths.step("utterances") / f"{name}.parquet" for name in ("utterances", "artworks")]
+    if absent := [str(table) for table in tables if not table.is_file()]:
+        raise UserError(f"{', '.join(absent)} missing; run the utterances step")
+    every, rejects = load_items(apolo, pq.read_table(tables[0]), pq.read_table(tables[1]))
+    return _of_split(apolo, split, every, [f"{reject.reason}: {reject.detail}" for reject in rejects])
+
+
+def read_released_items(apolo: Path, split: str, paths: Paths) -> Items:
+    """The items by the ArtEmis csv alone: no picture is needed, and none can be left out for its picture.
+
+    Without the csv, as `read_items`. `UserError` without any item.
+    """
+    if not paths.artemis.is_file():
+        return read_items(apolo, split, paths)
+    every, rejects = load_items_of_csv(apolo, paths.artemis)
+    return _of_split(apolo, split, every, [f"{reject.reason}: {reject.detail}" for reject in rejects])
+
+
+def _of_split(apolo: Path, split: str, every: list[ApoloItem], notes: list[str]) -> Items:
+    items = [item for item in every if item.split == split]
+    if not items:
+        raise UserError(f"{apolo} has no usable {split} item; {notes[0] if notes else 'it lists none'}")
+    return items, every, notes
+
+
+def item_name(item: ApoloItem) -> str:
+    """What an item's map is called, and its label in the release: ``PAINTING_EMOTION``."""
+    return f"{item.painting}_{item.emotion}"
+
+
+# ---- masks -----------------------------------------------------------------------------------------
+
+
+def in_threads(function: Callable[[ApoloItem], T], items: Sequence[ApoloItem]) -> list[T]:
+    """`function` of every item, in order; NumPy and OpenCV let go of the GIL."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, items))
+
+
+def read_truth(item: ApoloItem, params: ScoreParams) -> Truth | str:
+    """An item's label, or what is wrong with it."""
+    try:
+        truth = Truth.of(load_truth(item), params.box_truth, params.boxes)
+    except BadArray as error:
+        return str(error)
+    return "empty: no pixel is foreground" if truth.empty else truth
+
+
+def sweep_masks(
+    items: Sequence[ApoloItem], methods: Sequence[Method], params: ScoreParams
+) -> list[Sweep | None]:
+    """Per method, IoU by pixels at every threshold on the items that have a label (the val items).
+
+    None for a method without a threshold, and for one that answers none of the items.
+    """
+    thresholds = grid(params.sweep)
+
+    def judge(item: ApoloItem) -> list[np.ndarray | None] | None:
+        truth = read_truth(item, params)
+        return None if isinstance(truth, str) else [swept(method, item, truth) for method in methods]
+
+    def swept(method: Method, item: ApoloItem, truth: Truth) -> np.ndarray | None:
+        if method.finished:
+            return None
+        try:
+            values = method.answer(item, *truth.mask.shape)
+        except ValueError:  # named when it is scored
+            return None
+        return None if values is None else sweep_ious(values, truth.mask, thresholds)
+
+    judged = [row for row in in_threads(judge, items) if row is not None]
+    sweeps: list[Sweep | None] = []
+    for curves in zip(*judged, strict=True) if judged else [() for _ in methods]:
+        answered = [curve for curve in curves if curve is not None]
+        unanswered = [np.zeros(len(thresholds))] * (len(curves) - len(answered))
+        sweeps.append(Sweep(thresholds, np.stack(answered + unanswered)) if answered else None)
+    return sweeps
+
+
+def score_masks(
+    items: Sequence[ApoloItem],
+    methods: Sequence[Method],
+    params: ScoreParams,
+    chosen: Sequence[float | None] | None = None,
+    missing: float = 0.0,
+) -> MapTable:
+    """Every method's foreground against every item's label; each label is read and boxed once.
+
+    Args:
+        items: what is scored.
+        methods: one row each.
+        params: the protocol.
+        chosen: per method a second threshold, or None for none.
+        missing: IoU of an item that a method does not answer: 0, or NaN, which leaves it out.
+    """
+    chosen = chosen or [None] * len(methods)
+
+    def judge(item: ApoloItem) -> tuple[str | None, list[Cell]]:
+        truth = read_truth(item, params)
+        if isinstance(truth, str):
+            return truth, [(np.nan, np.nan, np.nan, np.nan, None)] * len(methods)
+        cells = [
+            _judge_one(method, item, truth, (params.threshold, second), missing)
+            for method, second in zip(methods, chosen, strict=True)
+        ]
+        return None, cells
+
+    judged = in_threads(judge, items)
+    by_method = list(zip(*(cells for _, cells in judged), strict=True))
+    ious = np.array([[cell[:4] for cell in cells] for cells in by_method], dtype=np.float64)  # (M, N, 4)
+    problems = [[cell[4] for cell in cells] for cells in by_method]
+    columns = (ious[..., place] for place in range(4))
+    return MapTable(*columns, list(chosen), problems, [label for label, _ in judged])
+
+
+def _judge_one(
+    method: Method, item: ApoloItem, truth: Truth, thresholds: tuple[float, float | None], missing: float
+) -> Cell:
+    fixed, second = thresholds
+    comparable = method.finished or second is not None
+
+    def both(iou: float) -> tuple[float, float, float, float]:
+        return (iou, iou, iou, iou) if comparable else (iou, iou, np.nan, np.nan)
+
+    try:
+        values = method.answer(item, *truth.mask.shape)
+    except ValueError as error:
+        return *both(0.0), f"unusable map: {error}"
+    if values is None:
+        return *both(missing), "missing"
+    pred = values if method.finished else values > fixed
+    ious = truth.ious(pred)
+    at_second = (np.nan, np.nan)
+    if comparable:
+        at_second = ious if second in (None, fixed) else truth.ious(values > second)
+    return *ious, *at_second, None if pred.any() else "no foreground (a constant map has none)"
