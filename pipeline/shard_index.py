@@ -198,21 +198,25 @@ class Index:
 
     def view(self, key: str, member: str) -> memoryview:
         """Like `read` without the copy: read-only bytes of the memory map, valid as long as held."""
+        file, shard, offset, size = self._place(key, member)
+        data = self._mapped(file, shard)
+        if offset + size > len(data):
+            raise UserError(
+                f"{tar_path(self.folder, file, shard)} ends before {key}.{member}; "
+                "`shard-stats --verify` names all that is damaged"
+            )
+        return memoryview(data)[offset : offset + size]
+
+    def _place(self, key: str, member: str) -> tuple[str, int, int, int]:
+        """Where a member's bytes are: file, shard, offset, size. Raises `KeyError` if nowhere."""
         at, code = self._at(key), self._resolve(member)
         start, stop = int(self._starts[at]), int(self._starts[at + 1])
         hits = np.flatnonzero(self._codes[start:stop] == code)
         if not len(hits):
             raise KeyError(f"artwork {key} has no member {member!r}; it has {', '.join(self.members(key))}")
         place = start + int(hits[0])
-        offset, size = int(self._offsets[place]), int(self._sizes[place])
         file = next(name for name, c in self._code.items() if c == code).partition("/")[0]
-        data = self._mapped(file, int(self._shards[at]))
-        if offset + size > len(data):
-            raise UserError(
-                f"{tar_path(self.folder, file, int(self._shards[at]))} ends before {key}.{member}; "
-                "`shard-stats --verify` names all that is damaged"
-            )
-        return memoryview(data)[offset : offset + size]
+        return file, int(self._shards[at]), int(self._offsets[place]), int(self._sizes[place])
 
     def _at(self, key: str) -> int:
         if key not in self._position:

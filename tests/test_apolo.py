@@ -284,3 +284,17 @@ def test_real_release(real_art: Path) -> None:
         truth = apolo.load_truth(found)
         assert truth.ndim == 2 and 0 < truth.mean() < 1
         assert all(kept[i][1] == found.emotion for i in found.artemis_ids)
+
+
+def test_items_by_the_csv_alone_are_those_by_the_tables(real_art: Path) -> None:
+    csv = real_art / "artemis" / "artemis_dataset_release_v0.csv"
+    rows = [row for row in artemis.read(csv, 2000) if isinstance(row, artemis.Row)]
+    wanted, _ = apolo.load_items(
+        real_art / "apolo", *tables([(r.painting, r.emotion, r.utterance) for r in rows])
+    )
+    found, rejects = apolo.load_items_of_csv(real_art / "apolo", csv)
+    assert not rejects
+    assert len({item.key for item in found}) == 7  # keys hold the art style, which the tables made up
+    for item in (*wanted, *found):
+        object.__setattr__(item, "key", "")
+    assert found == wanted
