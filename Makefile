@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test lint bench
+.PHONY: repro test lint bench ablations
 
 repro: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
@@ -19,7 +19,11 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed
+	$(BIN)/python cli.py bench factory
 	$(BIN)/python cli.py bench train
+
+ablations: .venv/installed
+	$(BIN)/python cli.py ablations
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -39,7 +39,10 @@ MODEL_SECTIONS = {
     "train": "model.train_params:TrainParams",
     "predict": "model.predict:PredictParams",
     "alignment": "model.alignment:AlignmentParams",
+    "baselines": "model.baselines.params:BaselinesParams",
     "score": "model.score_params:ScoreParams",
+    "label_card": "model.label_sweep:LabelCardParams",
+    "ablations": "model.ablations:AblationsParams",
     "report": "model.report:ReportParams",
     "pretrain": "model.pretrain.tiny:PretrainParams",
     "bench": "model.bench.factory:BenchParams",
@@ -69,6 +72,8 @@ class BenchWhat(enum.StrEnum):
     train = "train"
     factory = "factory"
     drift = "drift"
+    score = "score"
+    model = "model"
 
 
 def _stage(name: str, params: Path, variant: str | None = None, **parallel: Any) -> dict[str, Any]:
@@ -145,34 +150,58 @@ def train(
 @app.command()
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A trained run, e.g. runs/single.")],
-    path: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
-    emotion: Annotated[str, typer.Option(help="One of the eight emotions, or all.")] = "all",
+    path: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, or a quoted pattern.")],
+    emotion: Annotated[
+        list[str] | None, typer.Option(help="One of the eight emotions, or several: awe,fear; default: all.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where maps, overlays and predictions.jsonl go.")] = Path(
         "predictions"
     ),
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
-    """Segment and explain the emotion in pictures of your own."""
+    """Segment and explain the emotion in pictures of your own. A killed run goes on."""
     from model.predict import PredictParams
     from model.predict_images import predict_images
     from pipeline.backbones import BackbonesParams
+    from pipeline.features import FeaturesParams
     from pipeline.params import load_params
 
     rows = predict_images(
         checkpoint,
         path,
-        emotion,
+        emotion or ["all"],
         out,
         load_params(params, "predict", PredictParams),
         load_params(params, "backbones", BackbonesParams),
+        load_params(params, "features", FeaturesParams),
     )
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     for row in rows:
         said = row["explanation"] if not row.get("error") else f"not answered: {row['error']}"
-        print(f"{row['image']}  {row['emotion']}: {said}")
+        print(f"{row['image']}  {row['emotion']}: {said}".encode(errors="backslashreplace").decode())
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A trained run, e.g. runs/single.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the model to take away.")],
+    push: Annotated[
+        str | None, typer.Option(help="Also push it to the Hugging Face hub, as OWNER/NAME.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push: a private repository.")] = False,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """A trained model alone, with its card: weights, config, tokenizer, and the scores of this pipeline."""
+    from model.export import export as save
+    from pipeline.params import Paths, load_params
+
+    if private and push is None:
+        raise typer.BadParameter("is about --push, which is not given", param_hint="--private")
+    _print(save(checkpoint, out, load_params(params, "paths", Paths).metrics, push, private), as_json)
 
 
 @app.command()
@@ -216,6 +245,60 @@ def score(
     else:
         found, text = score_folder.score_folder(maps, *asked, allow_missing), score_folder.describe
     print(json.dumps(found, indent=1) if as_json else text(found))
+
+
+@app.command("label-card")
+def label_card(
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with regions/ and similarity/; repeat to compare. Default: in params."),
+    ] = None,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Score the pseudo-mask recipe itself on APOLO before any training: sweep it on val, report test."""
+    from model.label_card import describe, make_card
+    from model.label_sweep import LabelCardParams
+    from model.score_params import ScoreParams
+    from pipeline.masks import MasksParams
+    from pipeline.params import Paths, load_params
+
+    card = make_card(
+        load_params(params, "paths", Paths),
+        load_params(params, "masks", MasksParams),
+        load_params(params, "score", ScoreParams),
+        load_params(params, "label_card", LabelCardParams),
+        data or (),
+    )
+    print(json.dumps(card, indent=1) if as_json else describe(card))
+
+
+@app.command()
+def ablations(
+    variants: Annotated[
+        list[str] | None, typer.Argument(help="Names in train.variants; default: all of them.")
+    ] = None,
+    params: ParamsFile = Path("params/ablations.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Train, predict and score the paper's ablations, and print its tables. A killed run goes on."""
+    from model.ablations import AblationsParams, share
+    from model.train_params import TrainParams
+    from pipeline.params import Paths, load_params
+
+    paths, train = load_params(params, "paths", Paths), load_params(params, "train", TrainParams)
+    for variant in variants or ():
+        train.of(variant)  # a wrong name is told before hours of work
+    share(paths, load_params(params, "ablations", AblationsParams))
+    for variant in variants or train.variants:
+        _stage("train", params, variant)
+        _stage("predict", params, variant)
+    metrics = _stage("score", params)
+    if as_json:
+        print(json.dumps(metrics, indent=1))
+        return
+    for page in sorted((paths.metrics / "tables").glob("*.md")):
+        print(page.read_text(encoding="utf-8"))
 
 
 @app.command("shard-stats")
@@ -265,14 +348,14 @@ def report(params: ParamsFile = PARAMS) -> None:
 def bench(
     what: Annotated[BenchWhat, typer.Argument(help="What to measure.")],
     true_size: Annotated[
-        bool, typer.Option("--true-size", help="factory, drift: random weights of the paper's sizes.")
+        bool, typer.Option("--true-size", help="train, factory, drift: random weights of the paper's sizes.")
     ] = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
     """Measure speed on this machine, ratios in one run; or what storing features coarsely costs (drift)."""
-    if true_size and what is BenchWhat.train:
-        raise typer.BadParameter("only factory and drift have weights of true size", param_hint="--true-size")
+    if true_size and what not in (BenchWhat.train, BenchWhat.factory, BenchWhat.drift):
+        raise typer.BadParameter("is for train, factory and drift", param_hint="--true-size")
     module = importlib.import_module(f"model.bench.{what.value}")
     _print(module.run(params, **({"true_size": True} if true_size else {})), as_json)
 

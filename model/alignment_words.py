@@ -3,7 +3,7 @@
 ``plain`` is for classifiers trained here. ``artemis`` follows ArtEmis's preparation (Achlioptas et al. 2021,
 their script ``preprocess_artemis_data``) rule by rule: lower case, quotes around single words dropped,
 contractions spelled out, punctuation to spaces, then the Treebank's words. Its spelling correction needs
-GloVe's word list and is left out, and so are quotation marks around several words.
+GloVe's word list and is left out.
 """
 
 import re
@@ -27,15 +27,18 @@ _SPELLED = (
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(he|how|it|she|so|that|there|what|when|where|who|why)'s\b"), r"\1 is"),
     (re.compile(r"\b(how|where)'d\b"), r"\1 did"),
-    (re.compile(r"\b(he|i|it|she|that|there|they|we|you)'d've\b"), r"\1 would have"),
     (re.compile(r"\b(he|i|it|she|that|there|they|we|you)'d\b"), r"\1 had"),
     (re.compile(r"\bi'm\b"), "i am"),
     (re.compile(r"(?<=\w)'re\b"), " are"),
     (re.compile(r"(?<=\w)'ve\b"), " have"),
     (re.compile(r"(?<=\w)'ll\b"), " will"),
     (re.compile(r"\b(gon|wan)na\b"), r"\1 na"),
+    (re.compile(r"\bo'clock\b"), "of the clock"),
+    (re.compile(r"\bma'am\b"), "madam"),
+    (re.compile(r"\by'all\b"), "you all"),
 )
-_TREEBANK = re.compile(r"'(?:s|d|m)\b|\w+(?:'(?!(?:s|d|m)\b)\w+)*|[()&+]")
+_OPENING = re.compile(r'(?<![^\s(])"')
+_TREEBANK = re.compile(r"``|''|'(?:s|d|m)\b|\w+(?:'(?!(?:s|d|m)\b)\w+)*|[()&+']")
 
 
 def plain_words(sentence: str) -> list[str]:
@@ -52,7 +55,8 @@ def artemis_words(sentence: str) -> list[str]:
     text = _QUOTED.sub(r" \1 ", sentence.translate(_TYPOGRAPHIC).lower())
     for pattern, spelled in _SPELLED:
         text = pattern.sub(spelled, text)
-    return _TREEBANK.findall(text.translate(_PUNCTUATION))
+    text = _OPENING.sub(" `` ", text.translate(_PUNCTUATION)).replace('"', " '' ")
+    return _TREEBANK.findall(text)
 
 
 TOKENISERS: dict[Tokens, Callable[[str], list[str]]] = {"plain": plain_words, "artemis": artemis_words}

@@ -12,6 +12,7 @@ import io
 import pickle
 import types
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -57,11 +58,22 @@ _VOCABULARIES = frozenset(
 )
 
 
+_UNREADABLE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ImportError, MemoryError, OverflowError),
+    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError),
+)
+"""What reading a broken file was seen to raise: it can call for anything, in any order."""
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class _Unpickler(pickle.Unpickler):
     """Finds nothing but the names on its list."""
 
     inert: frozenset[str] = frozenset()
-    called: Mapping[str, Any] = {}  # noqa: RUF012 - never changed
+    called: Mapping[str, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
@@ -74,7 +86,7 @@ class _Unpickler(pickle.Unpickler):
 
 class _ModuleUnpickler(_Unpickler):
     inert = _MODULES
-    called: Mapping[str, Any] = {  # noqa: RUF012 - never changed
+    called: Mapping[str, Any] = {
         "collections.OrderedDict": OrderedDict,
         "builtins.set": set,
         "__builtin__.set": set,
@@ -120,15 +132,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         if not path.is_file():
             raise UserError(f"{path} does not exist; it is ArtEmis's best_model.pt")
+        if _is_program(path):
+            raise UserError(f"{path} is a TorchScript program, not ArtEmis's best_model.pt")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sources that changed: stand-ins have none
-            found = torch.load(  # noqa: S614 - our unpickler finds listed names only
+            found = torch.load(  # our unpickler finds listed names only
                 path, map_location="cpu", pickle_module=_pickle_module(), weights_only=False
             )
-    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as ArtEmis's best_model.pt: {error}") from None
-    except (AttributeError, IndexError, OSError) as error:
-        raise UserError(f"{path} is no checkpoint of PyTorch: {error}") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as ArtEmis's best_model.pt: {_said(error)}") from None
     if isinstance(found, Mapping):
         tensors = {str(k): v for k, v in found.items() if isinstance(v, torch.Tensor)}
         return Checkpoint(tensors, None)
@@ -140,6 +152,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path}: its encoder pools by {pooling!r}; only ArtEmis's 'max' is supported")
     eos = vars(encoder).get("eos")
     return Checkpoint(dict(_tensors(found)), eos if isinstance(eos, int) else None)
+
+
+def _is_program(path: Path) -> bool:
+    """Whether `torch.load` would take it for TorchScript, which is code."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _parts(module: object) -> Mapping[str, object]:
@@ -170,10 +190,8 @@ def read_vocabulary(path: Path) -> list[str]:
         words = {int(index): str(word) for word, index in ids.items()}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; it is ArtEmis's vocabulary.pkl") from None
-    except (pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(f"{path} cannot be read as ArtEmis's vocabulary.pkl: {error}") from None
-    except (EOFError, OSError, UnicodeDecodeError, ImportError) as error:
-        raise UserError(f"{path} is no pickled vocabulary: {error}") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as ArtEmis's vocabulary.pkl: {_said(error)}") from None
     if sorted(words) != list(range(len(ids))):
         raise UserError(f"{path} has {len(ids)} words, but their ids are not 0 to {len(ids) - 1}")
     missing = [symbol for symbol in (PAD, SOS, EOS, UNKNOWN) if symbol not in ids]
@@ -207,24 +225,28 @@ def load_artemis(checkpoint: Path, vocabulary: Path, padding: Padding, max_words
         network = EmotionLSTM(config)
         network.load_state_dict(state)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"{checkpoint} is not the network of ArtEmis's classifier: {error}") from None
+        raise UserError(f"{checkpoint} is not the network of ArtEmis's classifier: {_said(error)}") from None
     if num_words != len(words):
-        raise UserError(f"{checkpoint} knows {num_words} words, {vocabulary} {len(words)}: not of one training")
+        raise UserError(
+            f"{checkpoint} knows {num_words} words, {vocabulary} {len(words)}: not of one training"
+        )
     return EmotionClassifier(network, config, words)
 
 
 def _renamed(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Their names as `EmotionLSTM`'s; in front of the LSTM an embedding and two linear layers, in order."""
-    front, rest = "text_encoder.word_embedding.", {}
-    places = sorted({int(name.removeprefix(front).split(".")[0]) for name in tensors if name.startswith(front)})
+    front = "text_encoder.word_embedding."
+    found: dict[str, torch.Tensor] = {}
+    fronts = [name.removeprefix(front) for name in tensors if name.startswith(front)]
+    places = sorted({int(name.split(".")[0]) for name in fronts})
     if len(places) != 3:
         raise ValueError(f"an embedding and two linear layers were expected, not {len(places)} layers")
     ours = dict(zip(places, ("embedding", "encoder.1", "encoder.4"), strict=True))
     for name, tensor in tensors.items():
         if name.startswith(front):
             place, leaf = name.removeprefix(front).split(".", 1)
-            rest[f"{ours[int(place)]}.{leaf}"] = tensor
+            renamed = f"{ours[int(place)]}.{leaf}"
         else:
             renamed = name.replace("text_encoder.rnn.", "lstm.", 1).replace("clf_head.net.", "head.", 1)
-            rest[renamed] = tensor
-    return {name: tensor.detach().float() if tensor.is_floating_point() else tensor for name, tensor in rest.items()}
+        found[renamed] = tensor.detach().float() if tensor.is_floating_point() else tensor
+    return found

@@ -11,18 +11,25 @@ token each (Sec. 3.5). SAM's and CLIP's encoders are not part of it: they are fr
 Shapes: B images, Q queries of one (image, emotion) each, T texts, P prefix tokens, L words, C channels.
 """
 
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from model.about import About
 from model.captioner import Captioner
 from model.mask_decoder import MaskDecoder
+from model.model_card import model_card
 from model.projectors import EmotionProjector, PrefixProjector
 from model.sca import CaptionMixer, ScaConfig
 from pipeline import storage
@@ -98,11 +105,17 @@ class Segmentation(NamedTuple):
     """(Q, P) bool, False for padding behind a shorter prompt; None when there is none."""
 
 
-class EmoSEM(nn.Module):
-    """The network of Fig. 2 from cached features on. Built by `build_emosem`."""
+class EmoSEM(nn.Module, ModelHubMixin, library_name="emosem"):
+    """The network of Fig. 2 from cached features on. Built by `build_emosem`.
+
+    ``save_pretrained(folder)`` and ``push_to_hub("owner/name")`` are huggingface_hub's; both take
+    ``model_card_kwargs={"scores": ..., "method": ...}``, see `model_card`.
+    """
 
     tokenizer: PreTrainedTokenizerBase | None = None
     """Of the language model; saved and loaded with the weights."""
+    about: About | None = None
+    """What it was trained on; saved and loaded with the weights."""
     prompt_ids: Tensor
     """(E, N) int64 token ids of the eight prompts."""
     prompt_mask: Tensor
@@ -235,44 +248,102 @@ class EmoSEM(nn.Module):
         words = self.captioner(prefix, mask, tokens_TL, clip_BKC[rows_Q[query_T]])
         return found.mask_logits, words
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write model.safetensors and config.json, each atomically, and the tokenizer's files."""
-        folder = Path(folder)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
-        storage.write_json(folder / "config.json", as_json(self.config))
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write weights, tokenizer and config.json, each atomically, the config last: with it all is there.
+
+        `ModelHubMixin.save_pretrained` has removed an older config.json before, and writes the card after.
+        """
+        (save_directory / "README.md").unlink(missing_ok=True)
         state = {
             name: tensor.cpu().contiguous()
             for name, tensor in self.state_dict().items()
             if name not in self._tied()
         }
-        storage.write_bytes(folder / "model.safetensors", save(state))
+        storage.write_bytes(save_directory / "model.safetensors", save(state))
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+        account = {"about": as_json(self.about)} if self.about else {}
+        storage.write_json(save_directory / "config.json", as_json(self.config) | account)
+
+    def generate_model_card(
+        self, scores: Mapping[str, Any] | None = None, method: str = "", **_: Any
+    ) -> ModelCard:
+        """README.md of a saved model; see `model_card`."""
+        return model_card(self, scores, method)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> "EmoSEM":
-        """A saved model in eval mode. Raises `UserError` when the folder is none."""
-        folder = Path(folder)
+    def from_pretrained(  # type: ignore[override]  # the device is what our callers say second
+        cls, folder: str | Path, device: str = "cpu", **hub: Any
+    ) -> "EmoSEM":
+        """A saved model in eval mode.
+
+        Args:
+            folder: where it was saved. A str "owner/name" that is no path here is a model on the Hugging
+                Face hub, which is asked; a `Path` never is.
+            device: torch device name.
+            hub: keywords of `huggingface_hub.snapshot_download`: revision, token, cache_dir ...
+
+        Raises:
+            UserError: nothing there, or no model.
+        """
+        path = _download(folder, hub) if _is_on_hub(folder) else Path(folder)
+        config, about = read_config(path)
+        weights = path / "model.safetensors"
         try:
-            text = (folder / "config.json").read_text(encoding="utf-8")
-            config = pydantic.TypeAdapter(EmoSEMConfig).validate_json(text)
-            state = load_file(folder / "model.safetensors")
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{folder} holds no trained model (config.json, model.safetensors): {error}"
-            ) from None
-        model = build_emosem(config)
-        missing, extra = model.load_state_dict(state, strict=False)
+            state = load_file(weights)
+            model = build_emosem(config)
+            missing, extra = model.load_state_dict(state, strict=False)
+        except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"{path} holds no trained model that can be read: {error}") from None
         if set(missing) - model._tied() or extra:
-            raise UserError(f"{folder / 'model.safetensors'} lacks {missing} and has unknown {extra}")
+            raise UserError(f"{weights} lacks {missing} and has unknown {extra}")
         model.captioner.gpt2.tie_weights()
-        if (folder / "tokenizer.json").is_file():
-            model.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if (path / "tokenizer.json").is_file():
+            model.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model.about = about
         return model.to(device).eval()
 
     def _tied(self) -> set[str]:
         """Weights stored under another name: GPT-2's output layer is its word embedding, unless untied."""
         tied = self.config.language_model.get("tie_word_embeddings", True)
         return {"captioner.gpt2.lm_head.weight"} if tied else set()
+
+
+def read_config(folder: Path) -> tuple[EmoSEMConfig, About | None]:
+    """What a saved model is made of, and its account of itself. Raises `UserError` when there is none."""
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} does not exist; name the folder of a trained model, such as runs/single, which "
+            "`python cli.py train` makes"
+        )
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        account = values.pop("about", None)
+        config = pydantic.TypeAdapter(EmoSEMConfig).validate_json(json.dumps(values))
+        about = account and pydantic.TypeAdapter(About).validate_json(json.dumps(account))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no trained model (config.json, model.safetensors); a run writes them when it "
+            f"has ended: {error}"
+        ) from None
+    return config, about
+
+
+def _is_on_hub(folder: str | Path) -> bool:
+    """Whether it can only be meant as a model on the hub: neither it nor the folder it were in is here."""
+    if isinstance(folder, Path) or Path(folder).parent.exists():
+        return False
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", folder) is not None
+
+
+def _download(name: str | Path, hub: Mapping[str, Any]) -> Path:
+    try:
+        return Path(snapshot_download(str(name), **hub))
+    except Exception as error:  # an absent network, model or permission shows in many ways
+        raise UserError(
+            f"{name} is no folder here (`python cli.py train` makes runs/single, for instance), and no model "
+            f"of that name could be had from the Hugging Face hub: {error}"
+        ) from None
 
 
 def _pad(prompts: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor]:

@@ -203,7 +203,7 @@ class MaskDecoder(nn.Module):
             prompt_mask_QN = F.pad(prompt_mask_QN, (1 + num_masks, 0), value=True)
         image_BSC = (image_BCHW + self.no_mask_embed.weight[0, :, None, None]).flatten(2).transpose(1, 2)
         tokens, image_QSC = self.transformer(image_BSC, self.positions(), tokens_QNC, prompt_mask_QN, rows_Q)
-        mask_tokens_QMC = tokens[:, [1 + i for i in masks]]
+        mask_tokens_QMC = torch.stack([tokens[:, 1 + i] for i in masks], dim=1)
         mask_logits = self._mask_head(image_QSC, mask_tokens_QMC, masks)
         return Decoded(
             mask_logits,

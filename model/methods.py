@@ -73,7 +73,7 @@ def decode_png(data: bytes) -> np.ndarray:
         raise ValueError("the file is no picture that OpenCV can decode")
     if image.ndim == 2:
         return image
-    opaque = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    opaque = 2 ** (8 * image.itemsize) - 1
     if image.shape[2] == 4 and (image[..., 3] != opaque).any():
         raise ValueError("the picture is partly transparent; save the map as grey values")
     if (image[..., :3] != image[..., :1]).any():

@@ -11,7 +11,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +50,9 @@ class PredictParams:
     """auto (the GPU where there is one), cpu, cuda."""
 
     def torch_device(self) -> str:
-        """The device to run on."""
+        """The device to run on. Raises `UserError` when a GPU is asked for and absent."""
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError(f"predict.device is {self.device}, but torch sees no GPU; use auto or cpu")
         return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
 
 
@@ -65,7 +67,7 @@ class Answer:
 
 
 Question = tuple[str, str]
-"""(key of an artwork or name of a picture, emotion)."""
+"""(key of an artwork, emotion)."""
 
 
 def predict(paths: Paths, params: PredictParams, variant: str) -> dict[str, Any]:
@@ -97,9 +99,21 @@ def predict(paths: Paths, params: PredictParams, variant: str) -> dict[str, Any]
 
 
 def method_name(model: EmoSEM) -> str:
-    """What the score table calls a model."""
-    name = f"emosem-{model.config.paradigm}"
-    return f"{name}:no-prefix" if model.config.prefix == "none" else name
+    """What the score table calls a model: the network, and what departs from the paper's (Tab. 4, 5, 6)."""
+    config = model.config
+    untied = not config.language_model.get("tie_word_embeddings", True)
+    whole = "mask" if config.paradigm == "multi" else "mask+prompt"
+    departures = {
+        "no-prefix" if config.prefix == "none" else f"prefix-{config.prefix}": config.prefix != whole,
+        "ambiguity-aware": config.ambiguity_aware,
+        "ft-md": config.finetune == "mask-decoder",
+        "detached-prompt": config.detach_prompt,
+        "untied-words": untied and config.sca is None,
+    }
+    network = f"emosem-{config.paradigm}"
+    if config.sca is not None:
+        network = "sca-untied" if untied else "sca-base"
+    return ":".join([network, *(name for name, there in departures.items() if there)])
 
 
 def other_emotions(items: Sequence[ApoloItem], index: Index) -> dict[ApoloItem, str]:
@@ -140,37 +154,57 @@ def answer(
         by_artwork[key].append(emotion)
     keys = list(by_artwork)
     for start in range(0, len(keys), params.batch):
-        batch = {key: by_artwork[key] for key in keys[start : start + params.batch]}
-        yield from _answer_batch(model, batch, [read(key) for key in batch], params)
+        batch = keys[start : start + params.batch]
+        asks = [Ask(row, key, emotion) for row, key in enumerate(batch) for emotion in by_artwork[key]]
+        answers = answer_batch(model, [read(key) for key in batch], asks, params)
+        yield from (((ask.key, ask.emotion), found) for ask, found in zip(asks, answers, strict=True))
+
+
+class Ask(NamedTuple):
+    """One question to a batch of artworks."""
+
+    row: int
+    """Place of the artwork in the batch."""
+    key: str
+    """Its name, for the seed of the explanation."""
+    emotion: str
 
 
 @torch.no_grad()
-def _answer_batch(
-    model: EmoSEM, batch: Mapping[str, Sequence[str]], features: Sequence[Features], params: PredictParams
-) -> Iterator[tuple[Question, Answer]]:
+def answer_batch(
+    model: EmoSEM, features: Sequence[Features], asks: Sequence[Ask], params: PredictParams
+) -> list[Answer]:
+    """Segment and explain all questions about a batch of artworks at once; one answer per question.
+
+    Args:
+        model: in eval mode.
+        features: of the artworks, one each.
+        asks: the questions, at least one.
+        params: see `PredictParams`; its `batch` is the caller's business.
+    """
     device = next(model.parameters()).device
-    questions = [(key, emotion) for key, emotions in batch.items() for emotion in emotions]
-    places = [place for place, emotions in enumerate(batch.values()) for _ in emotions]
-    rows = torch.tensor(places, device=device)
+    rows = torch.tensor([ask.row for ask in asks], device=device)
     codes, scale = stack_sam(features)
     sam = dequantise(codes.to(device), None if scale is None else scale.to(device))
     clip = torch.from_numpy(np.stack([f.clip for f in features])).to(device).float()
-    emotions = torch.tensor([emotion_index(emotion) for _, emotion in questions], device=device)
+    emotions = torch.tensor([emotion_index(ask.emotion) for ask in asks], device=device)
     found = model.segment(sam, rows, emotions)
-    texts = [_explain(model, found, clip[rows], questions, seed=seed, params=params) for seed in params.seeds]
+    texts = [_explain(model, found, clip[rows], asks, seed=seed, params=params) for seed in params.seeds]
     frame = Frame(model.config.image_size, side=4 * model.config.grid)
+    answers = []
     probabilities = found.mask_logits.float().sigmoid().cpu().numpy()
-    for number, (question, place) in enumerate(zip(questions, places, strict=True)):
-        height, width = frame.valid_size(features[place].input_height, features[place].input_width)
+    for number, ask in enumerate(asks):
+        height, width = frame.valid_size(features[ask.row].input_height, features[ask.row].input_width)
         words = tuple(drawn[number] for drawn in texts)
-        yield question, Answer(probabilities[number, :height, :width], words)
+        answers.append(Answer(probabilities[number, :height, :width], words))
+    return answers
 
 
 def _explain(
     model: EmoSEM,
     found: Segmentation,
     visual: Tensor,
-    questions: Sequence[Question],
+    asks: Sequence[Ask],
     *,
     seed: int,
     params: PredictParams,
@@ -182,7 +216,7 @@ def _explain(
         found.prefix,
         found.prefix_mask,
         visual,
-        [int(fingerprint(seed, *question)[:15], 16) for question in questions],
+        [int(fingerprint(seed, ask.key, ask.emotion)[:15], 16) for ask in asks],
         max_new_tokens=params.max_new_tokens,
         top_p=params.top_p,
         temperature=params.temperature,

@@ -1,133 +1,235 @@
-"""Segment and explain the emotion in pictures of one's own: the one place where frozen encoders meet EmoSEM.
+"""The command `predict`: segment and explain the emotion in pictures of one's own, files in and files out.
 
 Writes per picture and emotion ``STEM_EMOTION.png`` (the map, 8-bit, the picture's size, 255 for certain) and
-``STEM_EMOTION_overlay.png``, and one line per answer in ``predictions.jsonl``.
+``STEM_EMOTION_overlay.png``, and ``predictions.jsonl``, one line per answer. Threads decode ahead and write
+behind while the device works.
 """
 
-import json
-from collections import Counter
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
-from model.data import Features
-from model.emosem import EmoSEM
+from model import captioner, data, emosem, journal, mask_decoder, projectors, sca
+from model import pictures as drawing
+from model import predict as predicting
+from model import predictor as predictors
+from model.emosem import EmoSEM, read_config
+from model.journal import Journal, Row, json_line
+from model.picture_files import find_pictures, output_names
 from model.pictures import lit, unit_map
-from model.predict import Answer, PredictParams, answer
-from pipeline import storage
+from model.predict import Answer, PredictParams
+from model.predictor import Picture, Predictor, encoder_params, parse_emotions
+from pipeline import artworks, features, storage
 from pipeline.artworks import BadImage, read_image
-from pipeline.backbones import BackbonesParams
-from pipeline.backbones.clip import Clip, load_clip
-from pipeline.backbones.sam import SamEncoder, load_sam
-from pipeline.emotions import EMOTIONS
-from pipeline.params import UserError
+from pipeline.backbones import BackbonesParams, clip, sam, verify
+from pipeline.backbones.pictures import ahead
+from pipeline.features import Encoders, FeaturesParams
+from pipeline.params import RunFailed, fingerprint
+from pipeline.progress import INTERVAL, duration
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 FOREGROUND = 0.35
 """Share of a map's range above which the overlay draws its outline: APOLO's threshold."""
+THREADS = 8
+"""That decode, and as many that write."""
+JOURNAL = ".answers.jsonl"
+"""File in the output folder, see `Journal`."""
+_CODE = (
+    *(artworks, captioner, clip, *clip.SOURCES, data, drawing, emosem, features, mask_decoder, predicting),
+    *(predictors, projectors, sam, sca),
+)
+"""What an answer depends on besides this file."""
+
+
+class _Job(NamedTuple):
+    """A picture that is to be answered."""
+
+    picture: Path
+    stamp: list[int]
+    name: str
+    """Of its outputs."""
+    emotions: list[str]
+
+
+Outcome = tuple[_Job, dict[str, list[Row]] | BadImage]
+"""A job with its rows by emotion, or what is wrong with the picture."""
 
 
 def predict_images(
-    run: Path, path: Path, emotion: str, out: Path, params: PredictParams, backbones: BackbonesParams
-) -> list[dict[str, Any]]:
-    """Answer for a picture, or for each picture of a folder.
+    run: Path,
+    targets: Sequence[Path],
+    emotions: Sequence[str],
+    out: Path,
+    params: PredictParams,
+    backbones: BackbonesParams,
+    given: FeaturesParams | None = None,
+) -> list[Row]:
+    """Answer for pictures and folders of pictures; a killed run goes on where it was.
 
     Args:
         run: a trained model's folder, see `EmoSEM.from_pretrained`.
-        path: a picture, or a folder whose pictures are taken by their suffix.
-        emotion: one of the eight, or all.
-        out: folder to write to; files of the same names are replaced.
+        targets: see `find_pictures`.
+        emotions: see `parse_emotions`.
+        out: folder to write to; files of the same names are replaced. What it holds already, of this model,
+            these params and these pictures, is not made again.
         params, backbones: see there; the backbones must be those that the model was trained on.
+        given: see `Predictor.load`.
 
     Returns:
-        The rows of ``predictions.jsonl``: image, emotion, map, overlay, explanation, seed; for a picture that
-        cannot be read: image, error, and null for emotion and explanation.
+        The rows of ``predictions.jsonl``, by picture, emotion and seed: image, emotion, map, overlay,
+        explanation, seed; for a picture that cannot be read: image, error, and null for emotion and
+        explanation.
 
     Raises:
-        UserError: unknown emotion, nothing to read, no model, or backbones of other sizes.
+        UserError: unknown emotion, nothing to read, no model, or other backbones.
+        RunFailed: no disk or GPU memory left; what is finished is kept.
     """
-    emotions = [*EMOTIONS] if emotion == "all" else [emotion]
-    if not set(emotions) <= set(EMOTIONS):
-        raise UserError(f"unknown emotion {emotion!r}; use one of {', '.join(EMOTIONS)}, or all")
-    pictures = find_pictures(path)
-    device = params.torch_device()
-    model = EmoSEM.from_pretrained(run, device)
-    encoders = (
-        load_sam(backbones.sam.arch, backbones.sam.checkpoint, device),
-        load_clip(backbones.clip.name, backbones.clip.checkpoint, device),
-    )
-    _check(model, *encoders)
-    stems = _stems(pictures)
-    rows: list[dict[str, Any]] = []
-    nothing = {"emotion": None, "explanation": None}
-    for picture in pictures:
+    asked = parse_emotions(emotions)
+    pictures = find_pictures(targets, out)
+    storage.check_writable(out)
+    with storage.only_writer(out):
+        storage.remove_stale(out)
+        _, about = read_config(run)
+        seen = encoder_params(run, about, backbones, given or FeaturesParams(), params)
+        with contextlib.closing(Journal(out / JOURNAL, _identity(run, *seen, params))) as done:
+            jobs = []
+            for picture, name in zip(pictures, output_names(pictures), strict=True):
+                missing = [emotion for emotion in asked if done.rows(picture, name, emotion) is None]
+                jobs.append(_Job(picture, journal.stamp(picture), name, missing))
+            todo = [job for job in jobs if job.emotions]
+            bad: dict[Path, str] = {}
+            if todo:
+                model = EmoSEM.from_pretrained(run, params.torch_device())
+                predictor = Predictor(model, Encoders(*seen), params)
+                progress = _Progress(len(todo), len(jobs) - len(todo))
+                for job, rows in _answered(predictor, todo, out):
+                    if isinstance(rows, BadImage):
+                        bad[job.picture] = str(rows)
+                    else:
+                        done.append(job.picture, job.stamp, job.name, rows)
+                    progress.tick()
+            lines = [row for job in jobs for row in _rows(job, asked, done, bad)]
+        storage.write_bytes(out / "predictions.jsonl", b"".join(map(json_line, lines)))
+    return lines
+
+
+def _identity(run: Path, seen: FeaturesParams, backbones: BackbonesParams, params: PredictParams) -> str:
+    """Fingerprint of everything that decides an answer, but for picture and emotion."""
+    files = [storage.sha256_file(f) for f in sorted(run.glob("*")) if f.suffix in (".json", ".safetensors")]
+    weights = [verify(backbones.sam.checkpoint), verify(backbones.clip.checkpoint)]
+    decisive = dataclasses.replace(params, batch=1, device="auto")
+    code = storage.code_version(sys.modules[__name__], *_CODE)
+    kinds = (backbones.sam.arch, backbones.clip.name, backbones.clip.precision)
+    return fingerprint(files, weights, kinds, seen.results, decisive, code)
+
+
+def _rows(job: _Job, asked: Sequence[str], done: Journal, bad: Mapping[Path, str]) -> Iterator[Row]:
+    """The picture's lines: its answers, and what is wrong with it when some are missing."""
+    answers = [done.rows(job.picture, job.name, emotion) for emotion in asked]
+    yield from (row for rows in answers for row in rows or ())
+    if None in answers:
+        why = bad.get(job.picture, "changed: the file changed meanwhile; run the same command again")
+        yield {"image": job.picture.as_posix(), "emotion": None, "explanation": None, "error": why}
+
+
+def _answered(predictor: Predictor, jobs: Sequence[_Job], out: Path) -> Iterator[Outcome]:
+    """Jobs in their order, each when its files are written."""
+    params = predictor.params
+    threads = min(THREADS, os.cpu_count() or 1)
+
+    def read(job: _Job) -> tuple[_Job, Picture | BadImage]:
         try:
-            image = read_image(picture)
-            features = encode(image, *encoders)
-        except (BadImage, ValueError) as error:
-            rows.append(nothing | {"image": picture.as_posix(), "error": str(error)})
-            continue
-        questions = [(picture.name, e) for e in emotions]
-        for (_, asked), found in answer(model, questions, lambda _, f=features: f, params):  # type: ignore[misc]
-            files = _write(out, f"{stems[picture]}_{asked}", image, found)
-            for seed, words in zip(params.seeds, found.explanations, strict=True):
-                row = {"image": picture.as_posix(), "emotion": asked, "explanation": words, "seed": seed}
-                rows.append(row | files)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    storage.write_bytes(out / "predictions.jsonl", lines.encode())
-    return rows
+            return job, predictor.prepare(read_image(job.picture))
+        except BadImage as error:
+            return job, error
+
+    def write(found: tuple[_Job, dict[str, Answer] | BadImage]) -> Outcome:
+        job, answers = found
+        if isinstance(answers, BadImage):
+            return job, answers
+        try:  # read again, for a batch of large scans would fill the memory
+            return job, _write(out, job, read_image(job.picture), answers, params.seeds)
+        except BadImage as error:
+            return job, error
+
+    pictures = ahead(read, jobs, threads, depth=2 * params.batch)
+    yield from ahead(write, _in_batches(predictor, pictures), threads, depth=2 * params.batch)
 
 
-def find_pictures(path: Path) -> list[Path]:
-    """The picture, or the folder's pictures by name. Raises `UserError` when there is none."""
-    if path.is_dir():
-        pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not pictures:
-            raise UserError(f"no picture ({', '.join(SUFFIXES)}) in folder {path}")
-        return pictures
-    if not path.exists():
-        raise UserError(f"{path} does not exist; name a picture or a folder of pictures")
-    return [path]
+def _in_batches(
+    predictor: Predictor, pictures: Iterable[tuple[_Job, Picture | BadImage]]
+) -> Iterator[tuple[_Job, dict[str, Answer] | BadImage]]:
+    """Answers in the order of the jobs, `params.batch` pictures at a time."""
+    remaining = iter(pictures)
+    while batch := list(itertools.islice(remaining, predictor.params.batch)):
+        sound = [(job, picture) for job, picture in batch if not isinstance(picture, BadImage)]
+        answers: Iterator[dict[str, Answer]] = iter(())
+        if sound:
+            try:
+                answers = iter(predictor.answer([p for _, p in sound], [job.emotions for job, _ in sound]))
+            except torch.cuda.OutOfMemoryError as error:
+                raise RunFailed(
+                    f"the GPU's memory is too small for {len(sound)} pictures at once ({error}); lower "
+                    "predict.batch and run the same command again, what is finished is kept"
+                ) from error
+        for job, picture in batch:
+            yield job, picture if isinstance(picture, BadImage) else next(answers)
 
 
-def _stems(pictures: Sequence[Path]) -> dict[Path, str]:
-    """Names for the outputs; pictures that differ in their suffix only keep it."""
-    counts = Counter(picture.stem for picture in pictures)
-    return {picture: picture.stem if counts[picture.stem] == 1 else picture.name for picture in pictures}
+def _write(
+    out: Path, job: _Job, image: np.ndarray, answers: Mapping[str, Answer], seeds: Sequence[int]
+) -> dict[str, list[Row]]:
+    """Maps and overlays of a picture; returns its rows by emotion."""
+    found: dict[str, list[Row]] = {}
+    for emotion, answer in answers.items():
+        height, width = image.shape[:2]
+        probability = cv2.resize(answer.probability, (width, height), interpolation=cv2.INTER_LINEAR)
+        light = unit_map(probability)
+        name = f"{job.name}_{emotion}"
+        files = {
+            "map": (out / f"{name}.png", np.rint(probability * 255).astype(np.uint8)),
+            "overlay": (out / f"{name}_overlay.png", lit(image, light, light > FOREGROUND)[..., ::-1]),
+        }
+        for file, pixels in files.values():
+            storage.write_bytes(file, cv2.imencode(".png", pixels)[1].tobytes())
+        paths = {kind: file.as_posix() for kind, (file, _) in files.items()}
+        about = {"image": job.picture.as_posix(), "emotion": emotion}
+        found[emotion] = [
+            {**about, "explanation": words, "seed": seed, **paths}
+            for seed, words in zip(seeds, answer.explanations, strict=True)
+        ]
+    return found
 
 
-def encode(image: np.ndarray, sam: SamEncoder, clip: Clip) -> Features:
-    """Features of a uint8 RGB picture (H, W, 3), in the precision that `features` stores."""
-    grid = sam.encode([image])[0].half().cpu().numpy()
-    patches = clip.patch_tokens([image])[0].half().cpu().numpy()
-    return Features(grid, patches, *sam.input_size(*image.shape[:2]))
+class _Progress:
+    """Rate and time left, on stderr every few seconds."""
 
+    def __init__(self, total: int, skipped: int) -> None:
+        self._total, self._done = total, 0
+        self._start = self._shown = time.monotonic()
+        if skipped:
+            print(f"predict: {skipped} picture(s) already answered, {total} to do", file=sys.stderr)
 
-def _check(model: EmoSEM, sam: SamEncoder, clip: Clip) -> None:
-    """The encoders must be of the sizes that the model was trained on."""
-    blank = encode(np.zeros((8, 8, 3), dtype=np.uint8), sam, clip)
-    found = (*blank.sam.shape, blank.clip.shape[1], sam.img_size)
-    config = model.config
-    wanted = (config.dim, config.grid, config.grid, config.visual_dim, config.image_size)
-    if found != wanted:
-        raise UserError(
-            f"the model was trained on other backbones: SAM grid, CLIP width and input size are {found}, "
-            f"it needs {wanted}; point the params' backbones section at those of its training"
+    def tick(self) -> None:
+        """One more picture is done."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._shown < INTERVAL and self._done < self._total:
+            return
+        self._shown = now
+        rate = self._done / max(now - self._start, 1e-9)
+        left = duration((self._total - self._done) / rate)
+        print(
+            f"predict: {self._done}/{self._total} pictures, {rate:.1f}/s, {left} left",
+            file=sys.stderr,
+            flush=True,
         )
-
-
-def _write(out: Path, name: str, image: np.ndarray, found: Answer) -> dict[str, str]:
-    """Map and overlay of one answer; returns their paths by what they are."""
-    height, width = image.shape[:2]
-    probability = cv2.resize(found.probability, (width, height), interpolation=cv2.INTER_LINEAR)
-    light = unit_map(probability)
-    files = {
-        "map": (f"{name}.png", np.rint(probability * 255).astype(np.uint8)),
-        "overlay": (f"{name}_overlay.png", lit(image, light, light > FOREGROUND)[..., ::-1]),
-    }
-    for file, pixels in files.values():
-        storage.write_bytes(out / file, cv2.imencode(".png", pixels)[1].tobytes())
-    return {kind: (out / file).as_posix() for kind, (file, _) in files.items()}

@@ -1,10 +1,10 @@
 """Step `score`: every method's predictions on the APOLO items, judged by the paper's metrics (Sec. 4.1).
 
 Masks by the APOLO protocol (`metrics.segmentation`), explanations by BLEU, METEOR, ROUGE-L, CLIPScore and EA,
-for step `predict`'s methods and for two baselines that need no training. All rows count the same items. A
-missing or unusable prediction is wrong everywhere (IoU 0, an empty explanation), and is listed; an item
-without a usable label, or whose label is empty, counts for no method. Masks are scored twice: at the fixed
-threshold, and at the one that the method does best with on APOLO's val items.
+for step `predict`'s methods and for the baselines. All rows count the same items. A missing or unusable
+prediction is wrong everywhere (IoU 0, an empty explanation), and is listed; an item without a usable label,
+or whose label is empty, counts for no method. Masks are scored twice: at the fixed threshold, and at the one
+that the method does best with on APOLO's val items.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model import score_table
-from model.alignment import EmotionClassifier
-from model.baselines import clip_vinvl, entire_artwork
+from model import score_table, statistics, tables
+from model.alignment_networks import EmotionClassifier
+from model.baselines import clip_vinvl, entire_artwork, outcome
 from model.methods import Method, item_id, read_predictions, scaled_maps
 from model.metrics import text
 from model.metrics.clipscore import PictureJudge
-from model.metrics.explanations import Asked, Told, score_explanations
+from model.metrics.explanations import Asked, Told, score_explanations, text_table
 from model.metrics.thresholds import Sweep
 from model.score_masks import MapTable, item_name, read_items, score_masks, sweep_masks
 from model.score_params import ScoreParams
@@ -67,15 +67,13 @@ SWEEP = pa.schema(
 
 
 def build(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> dict[str, Any]:
-    """Score everything there is; writes data/score/{items,sweep}.parquet and metrics/score.md.
+    """Score everything there is; writes data/score/*.parquet, metrics/{score.md,statistics.*,tables/}.
 
-    Returns the content of metrics/score.json. Raises `UserError` when there is nothing to score, an earlier
-    step's files are absent, or no Java is there to compute METEOR.
+    Returns the content of metrics/score.json; without Java it has no BLEU, METEOR and ROUGE-L, and says so.
+    Raises `UserError` when there is nothing to score, or an earlier step's files are absent.
     """
     items, every, notes = read_items(paths.apolo, params.split, paths)
     methods = find_methods(paths, every, params)
-    if any(method.explanations for method in methods):
-        text.find_java()  # before the work, not after it
     val = [item for item in every if item.split == "val"]
     sweeps = sweep_masks(val, methods, params)
     chosen = [None if sweep is None else sweep.best(params.threshold) for sweep in sweeps]
@@ -93,7 +91,8 @@ def build(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> dict
         emotions=[item.emotion for item in heard],
         references=[item.utterances for item in heard],
     )
-    told = score_explanations(asked, find_draws(heard, methods), judge, _pictures(paths, clip, device))
+    pictures = _pictures(paths, clip, device)
+    told, absent = score_explanations(asked, find_draws(heard, methods), judge, pictures)
     rows = [
         {"method": method.name, **masks.rates(m), "missing": masks.problems[m].count("missing")}
         | (told[method.name].row if method.name in told else {})
@@ -108,11 +107,15 @@ def build(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> dict
         "text": text.versions(),
         "alignment": judge.training,
         "items": {"apolo": len(items), "counted": len(heard), "rejected": len(notes), "val": len(val)},
-        "problems": notes[:LISTED] + _problems(items, methods, masks),
+        "problems": absent + notes[:LISTED] + _problems(items, methods, masks),
     }
-    storage.write_parquet(paths.step("score") / "items.parquet", _item_table(items, methods, masks, told))
+    item_table, texts = _item_table(items, methods, masks, told), text_table(asked, told)
+    storage.write_parquet(paths.step("score") / "items.parquet", item_table)
+    storage.write_parquet(paths.step("score") / "texts.parquet", texts)
     storage.write_parquet(paths.step("score") / "sweep.parquet", _sweep_table(methods, sweeps))
     storage.write_bytes(paths.metrics / "score.md", score_table.markdown(metrics).encode())
+    statistics.write(paths, item_table, texts, params.statistics)
+    tables.write(paths, metrics)
     return metrics
 
 
@@ -126,9 +129,12 @@ def find_methods(paths: Paths, items: Sequence[ApoloItem], params: ScoreParams) 
                 raise UserError(f"{folder} predicts {method.name}, and so does another folder beside it")
             predicted[method.name] = method
     teacher = clip_vinvl.PseudoMasks(paths, (item.key for item in items))
+    others = outcome.read_rows(paths, params.scaling)
     return [
         Method(entire_artwork.NAME, entire_artwork.foreground, finished=True),
+        *(method for method in others if method.finished),
         Method(clip_vinvl.NAME, scaled_maps(teacher, params.scaling)),
+        *(method for method in others if not method.finished),
         *sorted(predicted.values(), key=lambda method: (":" in method.name, method.name)),
     ]
 

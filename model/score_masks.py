@@ -175,8 +175,8 @@ def score_masks(
     by_method = list(zip(*(cells for _, cells in judged), strict=True))
     ious = np.array([[cell[:4] for cell in cells] for cells in by_method], dtype=np.float64)  # (M, N, 4)
     problems = [[cell[4] for cell in cells] for cells in by_method]
-    columns = (ious[..., place] for place in range(4))
-    return MapTable(*columns, list(chosen), problems, [label for label, _ in judged])
+    seg, box, seg_val, box_val = np.moveaxis(ious, -1, 0)
+    return MapTable(seg, box, seg_val, box_val, list(chosen), problems, [label for label, _ in judged])
 
 
 def _judge_one(

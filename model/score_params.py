@@ -7,6 +7,7 @@ from pydantic import Field
 
 from model.metrics.segmentation import Boxes, Scaling
 from model.metrics.thresholds import MAX_STEPS
+from model.statistics import StatisticsParams
 from pipeline.backbones import ClipParams
 from pipeline.params import STRICT
 
@@ -29,3 +30,5 @@ class ScoreParams:
     """When a map is brought to [0, 1]: before it is resized to the label, as in the release, or after."""
     clip: ClipParams | None = None
     """The CLIP behind CLIPScore (the published: ViT-B-32); null: that of `backbones`."""
+    statistics: StatisticsParams = StatisticsParams()
+    """Intervals and tests, metrics/statistics.json."""

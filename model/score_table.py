@@ -59,7 +59,9 @@ def markdown(metrics: Mapping[str, Any]) -> str:
     boxed = "prediction and label" if protocol["box_truth"] else "prediction only"
     box = "boxes by 8-connected component" if protocol["boxes"] == "components" else "one box for all"
     heard = metrics["alignment"].get("test", {}).get("accuracy")
-    judge = "" if heard is None else f"; its classifier is right on {heard:.1f} % of held-out test utterances"
+    artemis = metrics["alignment"].get("source") == "artemis"
+    kind, held_out = ("ArtEmis's own classifier", "the") if artemis else ("a classifier", "held-out")
+    judge = "" if heard is None else f", right on {heard:.1f} % of {held_out} test utterances,"
     parts = [
         "# Scores",
         f"Data: **{metrics['data']}**, {metrics['split']} items. Backbones: **{metrics['backbones']}**.",
@@ -69,11 +71,12 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         "A missing prediction counts as IoU 0 and as an empty explanation.",
         f"Masks: foreground above {protocol['threshold']:g} after min-max ({protocol['scaling']}); "
         f"{box} on {boxed}. "
-        f"EA: share of explanations from which a classifier reads the item's emotion{judge}. "
+        f"EA: share of explanations in which {kind}{judge} reads the item's emotion. "
         f"Text: pycocoevalcap {metrics['text']['pycocoevalcap']}, PTB tokens. "
         f"CLIPScore: CLIP {protocol['clip']['name']}.",
-        "Rows with a colon are controls: `:other-emotion` was asked for another emotion of the same artwork "
-        "and is scored against the item's own; `:no-prefix` is a model whose language model sees no prefix.",
+        "Rows with a colon are controls and ablations: `:other-emotion` was asked for another emotion of the "
+        "same artwork and is scored against the item's own; `:no-prefix` is a model whose language model "
+        "sees no prefix; docs/paper.md has the others. The paper's tables with these rows: tables/.",
     ]
     if any("threshold_val" in row for row in metrics["rows"]):
         on_itself = ", which are the items scored here" if metrics["split"] == "val" else ""

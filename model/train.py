@@ -12,8 +12,8 @@ It stops at SIGTERM or Ctrl-C after the step at hand, and goes on from its last 
 
 import dataclasses
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,24 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.nn.parallel import DistributedDataParallel
 
 from model import captioner, checkpoint, data, emosem, losses, mask_decoder, projectors, sca, schedule
+from model.about import describe
 from model.checkpoint import Progress
-from model.data import Batch, Frame, Samples, read_features
+from model.data import Batch, Counted, Frame, Samples, read_features
 from model.emosem import EmoSEM
+from model.loader import load
 from model.losses import dice_loss, focal_loss, language_loss
 from model.metrics.segmentation import score_maps
 from model.monitor import Curves, Report, StopSignals
 from model.precision import attention
+from model.resident import Resident
 from model.sca import ScaConfig
 from model.schedule import Epochs, MicroBatch, new_optimisation
 from model.train_params import TrainParams
 from pipeline.params import Paths, UserError, fingerprint
+from pipeline.remote_index import open_index
 from pipeline.shard_index import Index
 from pipeline.storage import code_version, sha256_file
 
@@ -74,7 +78,7 @@ def train(
     accelerator = new_accelerator(device, params)
     torch.manual_seed(params.seed)
 
-    index = Index.load(paths.step("shards"))
+    index = open_index(params.stream or paths.step("shards"))
     model = new_model(index, params, sam_checkpoint, language_model).to(accelerator.device)
     samples = {split: new_samples(index, split, model, params) for split in ("train", "val")}
     steps_of = Epochs(samples["train"].table, params, accelerator.process_index, accelerator.num_processes)
@@ -94,14 +98,17 @@ def train(
     if not saved:
         save()
     network = accelerator.prepare_model(model)  # autocast, and gradients averaged over processes
+    objective = new_objective(network, params)
     report = Report(variant, progress, total, silent=not main)
-    with Curves(run / "dvclive", progress.total_steps, silent=not main) as curves, StopSignals() as stop:
+    with (
+        Curves(run / "dvclive", progress.total_steps, silent=not main) as curves,
+        StopSignals() as stop,
+        closing(_ahead(samples["train"], steps_of, progress, params, accelerator.device)) as batches,
+    ):
         while progress.epoch < params.epochs:
-            steps = steps_of(progress.epoch)[progress.step :]
-            batches = _load(samples["train"], steps, params, accelerator.device)
-            for step in steps:
+            for step in steps_of(progress.epoch)[progress.step :]:
                 model.train()
-                losses = _step(network, model, step, batches, optimizer, accelerator, params)
+                losses = _step(objective, network, step, batches, optimizer, accelerator, params)
                 scheduler.step()
                 progress.step, progress.total_steps = progress.step + 1, progress.total_steps + 1
                 report.step(losses, samples=sum(len(b.samples) for b in step) * accelerator.num_processes)
@@ -123,6 +130,15 @@ def train(
     if main:
         if params.select == "best":
             checkpoint.load_weights(run / "checkpoint" / "best.safetensors", model)
+        model.about = describe(
+            paths,
+            index,
+            variant=variant,
+            training=params,
+            sam_checkpoint=sam_checkpoint,
+            language_model=language_model,
+            validation=progress.validation,
+        )
         model.save_pretrained(run)
     return _outcome(variant, params, progress, samples["train"], model)
 
@@ -155,7 +171,9 @@ def _identity(
 ) -> str:
     """Fingerprint of everything that decides a run's result; only runs of the same one are resumed."""
     together = params.accumulate * processes
-    decisive = dataclasses.replace(params, workers=0, accumulate=together, select="last")
+    decisive = dataclasses.replace(
+        params, workers=0, accumulate=together, select="last", resident=False, stream=None
+    )
     parts = [sha256_file(path) for path in (sam_checkpoint, language_model / "model.safetensors")]
     code = code_version(sys.modules[__name__], *_CODE)
     return fingerprint(decisive, parts, code, index.table["sha256"].to_pylist())
@@ -215,27 +233,52 @@ def new_samples(index: Index, split: str, model: EmoSEM, params: TrainParams) ->
     )
 
 
-def _load(
-    samples: Samples, steps: list[list[MicroBatch]], params: TrainParams, device: torch.device
-) -> Iterator[Batch]:
-    """The steps' micro-batches in order, on the device."""
-    loader: DataLoader[Batch] = DataLoader(
-        samples,
-        batch_size=None,
-        sampler=[batch.samples for step in steps for batch in step],
-        collate_fn=_as_it_is,  # batches are made by the samples themselves
-        num_workers=params.workers,
-        generator=torch.Generator(),  # a loader draws from it; the global one belongs to dropout
-        pin_memory=device.type == "cuda",
+def _ahead(
+    samples: Samples, steps_of: Epochs, progress: Progress, params: TrainParams, device: torch.device
+) -> Generator[Batch, None, None]:
+    """Every micro-batch from here to the end of the run, read while the steps before it are taken."""
+    resident = Resident.load(samples, device) if params.resident else None
+    samples.features = resident is None
+    first, skipped = progress.epoch, progress.step  # as they are now: steps move them
+    numbers = (
+        micro.samples
+        for epoch in range(first, params.epochs)
+        for step in steps_of(epoch)[skipped if epoch == first else 0 :]
+        for micro in step
     )
-    return (batch.to(device) for batch in loader)
+    return load(samples, numbers, device, workers=params.workers, resident=resident)
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+Objective = Callable[[Batch], dict[str, Tensor]]
 
 
-def answer(model: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+def new_objective(network: torch.nn.Module, params: TrainParams, backend: str | None = None) -> Objective:
+    """A batch's losses by a network, compiled if asked.
+
+    Args:
+        network: the model as accelerate wraps it.
+        backend: of `torch.compile`; None is the one that makes kernels and CUDA graphs.
+    """
+    if not params.compile:
+        return lambda batch: losses_of(*answer(network, batch), batch, params.label_smoothing)
+    how: dict[str, Any] = {"backend": backend} if backend else {"mode": "reduce-overhead"}
+    alone = not isinstance(network, DistributedDataParallel)  # whose hooks torch leaves out of the graph
+    compiled = torch.compile(network, dynamic=False, fullgraph=alone, **how)
+    compiled_losses = torch.compile(losses_of, dynamic=False, fullgraph=True, **how)
+    counted: Counted = "artworks" if params.paradigm == "multi" else "queries"
+
+    def objective(batch: Batch) -> dict[str, Tensor]:
+        torch.compiler.cudagraph_mark_step_begin()
+        batch = batch.padded(params.batch_size, params.max_tokens, counted)
+        return compiled_losses(*answer(compiled, batch), batch, params.label_smoothing)
+
+    for parameter in network.parameters():
+        if parameter.requires_grad:  # a graph's own gradients are gone when it runs again
+            parameter.grad = torch.zeros_like(parameter)
+    return objective
+
+
+def answer(model: Callable[..., tuple[Tensor, Tensor]], batch: Batch) -> tuple[Tensor, Tensor]:
     """Mask logits (Q, H, W) and word logits (T, L, V) of a batch."""
     with attention(batch.sam.device):
         logits: tuple[Tensor, Tensor] = model(
@@ -263,31 +306,31 @@ def losses_of(
 
 
 def _step(
+    objective: Objective,
     network: torch.nn.Module,
-    model: EmoSEM,
     step: list[MicroBatch],
     batches: Iterator[Batch],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     params: TrainParams,
 ) -> dict[str, Tensor]:
-    """One optimiser step of `network` (the model as accelerate wraps it); its losses, still on the device."""
+    """One optimiser step of `objective` of `network`; its losses, still on the device."""
     sums: dict[str, Tensor] = {}
     for place, micro in enumerate(step):
         last = place == len(step) - 1
         batch = next(batches)
         torch.manual_seed(micro.seed)
         with nullcontext() if last else accelerator.no_sync(network):
-            losses = losses_of(*answer(network, batch), batch, params.label_smoothing)
+            losses = objective(batch)
             total = losses["dice"] + losses["focal"] + losses["language"]  # Eq. 7
             accelerator.backward(
                 micro.share * accelerator.num_processes * total
             )  # it averages over processes
         sums = {name: sums.get(name, 0) + micro.share * loss.detach() for name, loss in losses.items()}
     if params.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), params.clip_norm)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), params.clip_norm)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=not params.compile)
     if accelerator.num_processes > 1:
         sums = {name: accelerator.reduce(loss, "sum") for name, loss in sums.items()}
     return sums

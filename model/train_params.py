@@ -67,6 +67,14 @@ class TrainParams:
     """Decides new weights, sample order and dropout."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read batches; never changes a result."""
+    stream: str | None = None
+    """URL of a shards folder to train from instead of the pipeline's own, by fsspec: s3://, https:// …; the
+    features and masks folders lie beside it. An artwork is fetched when it is visited, and checked."""
+    resident: bool = False
+    """Keep all training features in the device's memory, as stored; int8 ones of ArtEmis take 92 GB."""
+    compile: bool = False
+    """Compile the step, on a GPU into CUDA graphs, over batches padded to a few shapes. For long runs: the
+    first steps take minutes. Dropout draws other numbers than without."""
     checkpoint_every: Positive = 200
     """Optimiser steps between checkpoints; one is also written after each epoch and when asked to stop."""
     log_every: Positive = 10

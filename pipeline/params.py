@@ -34,8 +34,8 @@ class Paths:
     apolo: Path = Path("data/gallery/apolo")
     """The APOLO release: apolo.json, apolo_pixel_map/, and what else of it is there."""
     weights: Path = Path("weights/tiny")
-    """Folder of the weights that `backbones` names: DVC looks at all of it for the regions step, which needs one
-    or another of them, or none."""
+    """Folder of the weights that `backbones` names: DVC watches all of it for regions, which needs one or
+    another of them, or none."""
     data: Path = Path("data")
     """Every step writes to data/STEP/."""
     runs: Path = Path("runs")

@@ -87,7 +87,7 @@ class RemoteIndex(Index):
 
 def _file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system and the folder on it. Asked for anew each time, as fsspec wants after a fork."""
-    import fsspec  # only those who stream need it
+    import fsspec  # type: ignore[import-untyped]  # only those who stream need it
 
     try:
         file_system, folder = fsspec.core.url_to_fs(url)

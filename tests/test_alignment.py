@@ -1,5 +1,7 @@
 """The emotion classifier: it learns what can be learned, from training rows only; padding leaves no trace."""
 
+import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from model.alignment import AlignmentParams, EmotionClassifier, build, build_vocabulary, train, words
+from model.alignment import AlignmentParams, build, build_vocabulary, train
+from model.alignment_networks import EmotionClassifier, EmotionTransformer, max_over_words
+from model.alignment_words import plain_words
 from pipeline import schema, storage
 from pipeline.emotions import ALL_EMOTIONS, emotion_index
 from pipeline.params import Paths, UserError
@@ -99,8 +103,8 @@ def test_the_network_equals_a_step_by_step_lstm(classifier: EmotionClassifier) -
     assert np.allclose(classifier.probabilities(["the old house feeling5 by water"])[0], wanted, atol=1e-5)
 
 
-def test_words_are_those_of_artemis() -> None:
-    assert words("Don't  LOOK, it's the dog's—“eye”!") == [
+def test_words_of_a_sentence() -> None:
+    assert plain_words("Don't  LOOK, it's the dog's—“eye”!") == [
         "do",
         "not",
         "look",
@@ -111,7 +115,7 @@ def test_words_are_those_of_artemis() -> None:
         "'s",
         "eye",
     ]
-    assert words("I can’t; they're 3 won't-ers") == [
+    assert plain_words("I can’t; they're 3 won't-ers") == [
         "i",
         "can",
         "not",
@@ -122,8 +126,8 @@ def test_words_are_those_of_artemis() -> None:
         "not",
         "ers",
     ]
-    assert words("café_noir /n/") == ["café", "noir", "n"]
-    assert words(" ... ") == []
+    assert plain_words("café_noir /n/") == ["café", "noir", "n"]
+    assert plain_words(" ... ") == []
 
 
 def test_the_vocabulary_is_ordered_and_cut() -> None:
@@ -180,3 +184,77 @@ def test_absent_or_broken_inputs_end_in_one_message(tmp_path: Path) -> None:
 def test_positions_are_those_of_the_emotions_module(classifier: EmotionClassifier) -> None:
     assert classifier.classify(["feeling1 the house"])[0] == emotion_index("awe")
     assert classifier.classify(["feeling8 the house"])[0] == emotion_index("something else")
+
+
+@pytest.fixture(scope="module")
+def transformer() -> EmotionClassifier:
+    return train(*toy(360, 0), dataclasses.replace(SMALL, architecture="transformer", layers=2, heads=2))
+
+
+def test_a_transformer_learns_the_same_and_is_saved_whole(
+    transformer: EmotionClassifier, tmp_path: Path
+) -> None:
+    sentences, labels = toy(90, 9)
+    assert (transformer.classify(sentences) == labels).mean() > 0.95
+    transformer.save(tmp_path)
+    again = EmotionClassifier.load(tmp_path)
+    assert isinstance(again.network, EmotionTransformer)
+    assert np.array_equal(transformer.probabilities(sentences), again.probabilities(sentences))
+
+
+def test_batching_and_padding_leave_no_trace_in_a_transformer(transformer: EmotionClassifier) -> None:
+    sentences = ["feeling3", *toy(30, 5)[0], "a " * 200, "", "!?"]
+    together = transformer.probabilities(sentences)
+    alone = np.concatenate([transformer.probabilities([sentence]) for sentence in sentences])
+    assert np.allclose(together, alone, atol=1e-5)
+    first, last = transformer.probabilities(["feeling3 the house", "the house feeling3"])
+    assert not np.allclose(first, last, atol=1e-4)  # it sees the order of words
+
+
+def test_a_transformer_equals_its_attention_written_out(transformer: EmotionClassifier) -> None:
+    """One sentence, one word and one head at a time, in float64."""
+    s = {name: value.double() for name, value in transformer.network.state_dict().items()}
+    ids = transformer.encode(["the old house feeling5 by water"])[0]
+    x = s["embedding.weight"][ids] + s["positions.weight"][: len(ids)]
+    for n in range(2):
+        layer = f"encoder.layers.{n}."
+        h = norm(x, s, f"{layer}norm1")
+        mixed = h @ s[f"{layer}self_attn.in_proj_weight"].T + s[f"{layer}self_attn.in_proj_bias"]
+        q, k, v = (part.split(SMALL.hidden // 2, dim=1) for part in mixed.split(SMALL.hidden, dim=1))
+        heads = [
+            (a @ b.T / math.sqrt(SMALL.hidden // 2)).softmax(1) @ c for a, b, c in zip(q, k, v, strict=True)
+        ]
+        out = torch.cat(heads, dim=1) @ s[f"{layer}self_attn.out_proj.weight"].T
+        x = x + out + s[f"{layer}self_attn.out_proj.bias"]
+        h = norm(x, s, f"{layer}norm2") @ s[f"{layer}linear1.weight"].T + s[f"{layer}linear1.bias"]
+        h = h * 0.5 * (1 + torch.erf(h / math.sqrt(2)))
+        x = x + h @ s[f"{layer}linear2.weight"].T + s[f"{layer}linear2.bias"]
+    x = s["head.0.weight"] @ norm(x, s, "encoder.norm").max(dim=0).values + s["head.0.bias"]
+    x = (x - s["head.1.running_mean"]) / (s["head.1.running_var"] + 1e-5).sqrt()
+    x = torch.relu(x * s["head.1.weight"] + s["head.1.bias"])
+    wanted = (s["head.4.weight"] @ x + s["head.4.bias"]).softmax(0).numpy()
+    assert np.allclose(transformer.probabilities(["the old house feeling5 by water"])[0], wanted, atol=1e-5)
+
+
+def norm(x: torch.Tensor, state: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    centred = x - x.mean(dim=1, keepdim=True)
+    scaled = centred / (centred.pow(2).mean(dim=1, keepdim=True) + 1e-5).sqrt()
+    return scaled * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def test_zeros_join_the_maximum_where_they_are_asked_for() -> None:
+    states = torch.tensor([[[-1.0, 2.0], [-3.0, -4.0], [9.0, 9.0]]])
+    ids = torch.tensor([[5, 6, 0]])
+    assert max_over_words(states, ids, "none").tolist() == [[-1.0, 2.0]]
+    assert max_over_words(states, ids, "zeros").tolist() == [[0.0, 2.0]]
+
+
+def test_heads_must_divide_the_width_and_an_unknown_architecture_is_named(tmp_path: Path) -> None:
+    params = dataclasses.replace(SMALL, architecture="transformer", heads=3)
+    with pytest.raises(UserError, match=r"alignment.heads = 3 does not divide alignment.hidden = 16"):
+        train(*toy(18, 0), params)
+    train(*toy(18, 0), SMALL).save(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"lstm"', '"gru"'))
+    with pytest.raises(UserError, match="'gru' is none of lstm, transformer"):
+        EmotionClassifier.load(tmp_path)

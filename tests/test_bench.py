@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from model.bench import factory, train
+from model.bench import factory, score, train
 from model.bench.plan import plan_training
 from model.train_params import TrainParams
 from pipeline.backbones import BackbonesParams, SamParams
@@ -144,8 +144,8 @@ def test_bench_train_needs_neither_dask_nor_open_clip() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=ROOT)
 
 
-def test_true_size_is_for_the_factory_alone() -> None:
-    command = [sys.executable, str(ROOT / "cli.py"), "bench", "train", "--true-size"]
+def test_true_size_is_not_for_every_bench() -> None:
+    command = [sys.executable, str(ROOT / "cli.py"), "bench", "model", "--true-size"]
     assert subprocess.run(command, capture_output=True, check=False, cwd=ROOT).returncode == 2
 
 
@@ -160,3 +160,21 @@ def test_weights_of_true_size_load_as_the_official_ones_do(tmp_path: Path) -> No
     assert load_sam(backbones.sam.arch, backbones.sam.checkpoint, "cpu").img_size == 1024
     assert load_clip(backbones.clip.name, backbones.clip.checkpoint, "cpu").size == 224
     assert len(load_vinvl(backbones.vinvl.checkpoint).state_dict()) == 841
+
+
+def test_the_protocol_is_measured_on_every_kind_of_map(
+    params_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, count in (("TEST_ITEMS", 30), ("VAL_ITEMS", 5), ("SPECKLED_ITEMS", 2)):
+        monkeypatch.setattr(score, name, count)
+    monkeypatch.setattr(score, "SIZES", ((40, 60), (30, 20)))
+    found = json.loads(json.dumps(score.run(params_file)))
+    assert {kind: row["items"] for kind, row in found["score"].items()} == {
+        "7x7": 30,
+        "side_256": 30,
+        "of_the_label": 30,
+        "noise": 2,
+    }
+    assert found["sweep"]["items"] == 5
+    for row in (*found["score"].values(), found["sweep"]):
+        assert row["items_per_second"] > 0

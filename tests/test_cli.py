@@ -34,6 +34,7 @@ def test_help_answers_without_the_heavy_imports() -> None:
         "cache-features",
         "train",
         "predict",
+        "export",
         "score",
         "shard-stats",
         "look",

@@ -1,27 +1,21 @@
-"""Predictions for APOLO items and for pictures of one's own, on a tiny random world."""
+"""Predictions for APOLO items, on a tiny random world."""
 
 import io
-import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from model import predict as module
-from model import predict_images as images_module
 from model.checkpoint import new_model
 from model.data import read_features
 from model.emosem import EmoSEM
 from model.predict import PredictParams, answer, other_emotions, predict
-from model.predict_images import predict_images
 from pipeline.apolo import ApoloItem
-from pipeline.backbones import BackbonesParams
 from pipeline.emotions import EMOTIONS
-from pipeline.params import Paths, UserError
+from pipeline.params import Paths
 from pipeline.schema import ARTWORKS, PREDICTIONS, UTTERANCES, map_name
 from pipeline.shard_index import Index
 from pipeline.storage import load_npy, read_tar
@@ -157,91 +151,3 @@ def test_the_other_emotion_is_the_next_that_the_artwork_evokes(world: Paths) -> 
     assert [others[i] for i in three] == ["anger", "sadness", "awe"]
     alone = item(row.key, row.emotions[0])
     assert other_emotions([alone], index) == {alone: row.emotions[1]}  # as the annotators felt
-
-
-# ---- pictures of one's own ---------------------------------------------------------------------------
-
-
-class Encoder:
-    """Stands in for both encoders: random grids that depend on the picture alone."""
-
-    img_size = tiny_world.SAM.img_size
-
-    def encode(self, images: list[np.ndarray]) -> torch.Tensor:
-        return torch.stack([self._noise(image, 32, 8, 8) for image in images])
-
-    def patch_tokens(self, images: list[np.ndarray]) -> torch.Tensor:
-        return torch.stack([self._noise(image, 16, tiny_world.WIDTH) for image in images])
-
-    def _noise(self, image: np.ndarray, *shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=torch.Generator().manual_seed(int(image.sum())))
-
-    def input_size(self, height: int, width: int) -> tuple[int, int]:
-        scale = self.img_size / max(height, width)
-        return round(height * scale), round(width * scale)
-
-
-@pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(images_module, "load_sam", lambda *_: Encoder())
-    monkeypatch.setattr(images_module, "load_clip", lambda *_: Encoder())
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name, size in (("tall.v2.jpg", (90, 60)), ("wide.png", (40, 100))):
-        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / name)
-    (folder / "broken.jpg").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("ignored")
-    return folder
-
-
-def test_pictures_get_maps_of_their_size_and_bad_ones_a_reason(
-    world: Paths, pictures: Path, tmp_path: Path
-) -> None:
-    rows = predict_images(
-        world.runs / "single", pictures, "fear", tmp_path / "out", PARAMS, BackbonesParams()
-    )
-    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == rows
-    broken, tall, wide = rows
-    assert broken["image"].endswith("broken.jpg") and "error" in broken
-    for row, stem, shape in ((tall, "tall.v2", (90, 60)), (wide, "wide", (40, 100))):
-        assert row["emotion"] == "fear" and isinstance(row["explanation"], str)
-        assert Path(row["map"]).name == f"{stem}_fear.png"
-        assert cv2.imread(row["map"], cv2.IMREAD_UNCHANGED).shape == shape
-        assert cv2.imread(row["overlay"]).shape == (*shape, 3)
-
-
-def test_all_emotions_of_one_picture(world: Paths, pictures: Path, tmp_path: Path) -> None:
-    one = pictures / "wide.png"
-    rows = predict_images(world.runs / "multi", one, "all", tmp_path / "out", PARAMS, BackbonesParams())
-    assert [row["emotion"] for row in rows] == list(EMOTIONS)
-    assert len(list((tmp_path / "out").glob("wide_*.png"))) == 16
-
-
-def test_mistakes_are_named(world: Paths, pictures: Path, tmp_path: Path) -> None:
-    (pictures / "empty").mkdir()
-    for path, emotion, message in (
-        ("wide.png", "joy", "unknown emotion 'joy'"),
-        ("none.png", "fear", "does not exist"),
-        ("empty", "awe", "no picture"),
-    ):
-        with pytest.raises(UserError, match=message):
-            predict_images(
-                world.runs / "single", pictures / path, emotion, tmp_path, PARAMS, BackbonesParams()
-            )
-
-
-def test_other_backbones_are_refused(
-    world: Paths, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Encoder, "img_size", 64)
-    with pytest.raises(UserError, match="trained on other backbones"):
-        predict_images(world.runs / "single", pictures, "awe", tmp_path, PARAMS, BackbonesParams())
-
-
-def test_pictures_that_differ_in_their_suffix_keep_it(world: Paths, pictures: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (30, 30)).save(pictures / "wide.jpg")
-    rows = predict_images(world.runs / "single", pictures, "awe", tmp_path / "out", PARAMS, BackbonesParams())
-    names = {Path(row["map"]).name for row in rows if "map" in row}
-    assert names == {"tall.v2_awe.png", "wide.jpg_awe.png", "wide.png_awe.png"}

@@ -16,10 +16,10 @@ import torch
 from model import alignment, score
 from model.methods import read_predictions
 from model.metrics import text
-from model.metrics.explanations import over_draws
+from model.metrics.explanations import TEXTS, over_draws
 from model.score_masks import read_items
 from model.score_params import ScoreParams
-from model.score_table import markdown
+from model.score_table import COLUMNS, markdown
 from pipeline import schema, storage
 from pipeline.backbones import BackbonesParams, ClipParams
 from pipeline.backbones.clip import build_clip
@@ -322,31 +322,47 @@ def test_the_item_table_holds_every_pair(
     assert rows["emosem-single", "b", "awe"]["iou_seg_val"] == 1.0
 
 
+def test_every_draw_is_kept_and_every_cell_has_an_interval(
+    metrics: dict[str, Any], world: tuple[Paths, BackbonesParams]
+) -> None:
+    texts = pq.read_table(world[0].step("score") / "texts.parquet")
+    assert texts.schema.equals(TEXTS)
+    assert texts.num_rows == 4 * (1 + 2)  # one method with one draw, one with two
+    statistics = json.loads((world[0].metrics / "statistics.json").read_text())
+    for scored in metrics["rows"]:
+        told = statistics["methods"][scored["method"]]
+        for column, _, _ in COLUMNS:
+            assert (column in scored) == (column in told)
+            if column in scored:
+                assert told[column]["value"] == pytest.approx(scored[column])
+                assert told[column]["low"] <= scored[column] + 1e-4
+                assert told[column]["high"] >= scored[column] - 1e-4
+
+
 def test_the_table_for_people(metrics: dict[str, Any], world: tuple[Paths, BackbonesParams]) -> None:
     page = (world[0].metrics / "score.md").read_text()
     assert page == markdown(metrics)
     lines = [line for line in page.splitlines() if line.startswith("| ")]
-    assert len({line.count("|") for line in lines}) == 1
+    assert {line.count("|") for line in lines} == {15, 7}  # all columns; masks at the chosen threshold
     assert "| entire-artwork | 4 | 100.00 | 0.00 | 100.00 | 0.00 | - | - |" in page
     assert "87.5 %" in page
     assert "tiny (not the paper's)" in page
 
 
-def test_a_second_run_writes_the_same_bytes(
+def test_a_second_run_writes_the_same_bytes_and_goes_without_what_cannot_run(
     metrics: dict[str, Any], world: tuple[Paths, BackbonesParams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, backbones = world
     before = (paths.step("score") / "items.parquet").read_bytes()
-    known = {
-        f"{r['method']} {d}": {c: r[c] for c in ("bleu1",)}
-        for r in metrics["rows"]
-        if "ea" in r
-        for d in range(2)
+    monkeypatch.setattr(text, "score_texts", lambda _: ({}, ["METEOR is slow"]))
+    again = score.build(paths, ScoreParams(), backbones)
+    assert again["problems"] == ["METEOR is slow", *metrics["problems"]]
+    absent = {f"bleu{n}" for n in range(1, 5)} | {"meteor", "rouge_l"}
+    wanted = {
+        column: value for column, value in row(metrics, "emosem-single").items() if column not in absent
     }
-    monkeypatch.setattr(
-        text, "score_texts", lambda corpora: {name: known[name] for name in corpora}
-    )  # METEOR is slow
-    score.build(paths, ScoreParams(), backbones)
+    assert row(again, "emosem-single") == wanted
+    assert "- METEOR is slow" in (paths.metrics / "score.md").read_text()
     assert (paths.step("score") / "items.parquet").read_bytes() == before
 
 
@@ -370,3 +386,16 @@ def test_user_mistakes_end_in_one_message(world: tuple[Paths, BackbonesParams], 
     (folder / "maps.tar").write_bytes(b"no tar")
     with pytest.raises(UserError, match=r"maps.tar cannot be read"):
         read_predictions(folder, "before-resize")
+
+
+def test_the_papers_tables_stand_beside_with_intervals(
+    world: tuple[Paths, BackbonesParams], metrics: dict[str, Any]
+) -> None:
+    folder = world[0].metrics / "tables"
+    table = json.loads((folder / "table1.json").read_text())
+    ours = {line["method"]: line["cells"] for line in table["rows"] if line["source"] == "here"}
+    for name in ("entire-artwork", "clip+vinvl", "emosem-single"):
+        cell = ours[name]["seg_pr50"]
+        assert cell["value"] == row(metrics, name)["seg_pr50"]
+        assert cell["low"] <= cell["value"] <= cell["high"] and "†" in cell["marks"]
+    assert "interval over the items" in (folder / "table6.md").read_text()

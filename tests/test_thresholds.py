@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.metrics import thresholds as thresholds_module
 from model.metrics.segmentation import foreground_iou, scaled
 from model.metrics.thresholds import MAX_STEPS, Sweep, count_below, grid, sweep_ious
 
@@ -18,13 +19,13 @@ from model.metrics.thresholds import MAX_STEPS, Sweep, count_below, grid, sweep_
 def test_the_sweep_equals_scoring_at_every_threshold(seed: int, steps: int, kind: str) -> None:
     """Also where values are thresholds themselves: steps of 1/100, bytes, zeros and ones."""
     rng = np.random.default_rng(seed)
-    map_ = {
+    maps: dict[str, np.ndarray] = {
         "smooth": rng.normal(size=(5, 4)),
         "levels": rng.integers(0, 101, (11, 13)) / 100,
         "byte": rng.integers(0, 256, (11, 13), dtype=np.uint8),
         "ones": rng.random((11, 13)) < 0.3,
-    }[kind]
-    values = scaled(map_, 11, 13)
+    }
+    values = scaled(maps[kind], 11, 13)
     truth = rng.random((11, 13)) < rng.choice([0.05, 0.5, 0.95])
     thresholds = grid(steps)
     wanted = [foreground_iou(values > threshold, truth) for threshold in thresholds]
@@ -39,6 +40,14 @@ def test_values_beside_a_threshold_are_counted_exactly(steps: int, place: int, u
     for _ in range(abs(ulps)):
         value = float(np.nextafter(value, np.sign(ulps) * np.inf))
     assert count_below(np.array([[value]]), thresholds)[0] == (thresholds < value).sum()
+
+
+def test_large_maps_are_counted_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values, truth = rng.random((9, 11)), rng.random((9, 11)) < 0.4
+    whole = sweep_ious(values, truth, grid(100))
+    monkeypatch.setattr(thresholds_module, "STRIP", 10)
+    assert np.array_equal(sweep_ious(values, truth, grid(100)), whole)
 
 
 def test_the_fixed_threshold_is_on_the_grid() -> None:

@@ -1,5 +1,11 @@
-"""Methods that are scored beside EmoSEM and need no training.
+"""Methods that are scored beside EmoSEM: the rows of Tab. 1 that can be run here.
 
-entire_artwork   everything is foreground
-clip_vinvl       the pseudo-mask recipe, run on the test items with their own utterances
+entire_artwork   everything is foreground                                       (score)
+clip_vinvl       the pseudo-mask recipe, on the test items' own utterances      (score)
+objects          VinVL, Faster R-CNN: the union of the objects they are sure of (step baselines)
+other_masks      pseudo-masks of another recipe, such as CLIP+SAM               (step baselines)
+wesd             WESD (WESR in the paper): a 7x7 grid from CLIP's patch tokens  (step baselines)
+
+`params` and `build` are step `baselines`, `outcome` is what it hands to step `score`. CASNet, CASNet II,
+ViLBERT, 12-in-1 and TRIS have no code here: their maps come in through ``score --maps``.
 """

@@ -1,92 +1,195 @@
 """How fast training is on this machine: the loader alone, and a step's parts, in one run.
 
-Needs the shards and backbones of a params file; trains a model in memory and writes nothing.
+Needs the shards and backbones of a params file, or of them only the tokenizer for the paper's sizes; trains a
+model in memory and keeps nothing.
 """
 
-import functools
+import dataclasses
 import itertools
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import Tensor
 
-from model.data import Batch
-from model.schedule import Epochs
-from model.train import answer, losses_of, new_model, new_samples
+from model.bench.loader import bench_loader
+from model.checkpoint import load_tokenizer
+from model.data import Batch, Samples
+from model.emosem import EmoSEM
+from model.loader import load
+from model.resident import Resident
+from model.schedule import Epochs, new_optimisation
+from model.train import new_accelerator, new_model, new_objective, new_samples
 from model.train_params import TrainParams
 from pipeline.backbones import BackbonesParams
+from pipeline.machine import device_name
 from pipeline.params import Paths, load_params
 from pipeline.shard_index import Index
 
 STEPS = 10
 """Micro-batches measured, after one that warms up."""
+ENCODED_STEPS = 1
+"""Those measured with the encoders in the loop: each takes as long as tens of others."""
+LOADED = 24
+"""Batches read by the loader alone."""
+PAPER_ARTWORKS = 48
+"""Artworks of true size, 115 MB."""
 
 
-def run(params_file: Path) -> dict[str, Any]:
-    """Samples per second, and milliseconds of a micro-batch by part, for each variant of a params file."""
+def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
+    """Samples per second, and milliseconds of a micro-batch by part, for each variant of a params file.
+
+    Args:
+        params_file: as every command takes it.
+        true_size: measure the paper's sizes instead, see `bench_true_size`.
+    """
     paths = load_params(params_file, "paths", Paths)
     params = load_params(params_file, "train", TrainParams)
     backbones = load_params(params_file, "backbones", BackbonesParams)
-    return {name: bench_variant(paths, params.of(name), backbones) for name in params.variants}
+    if true_size:
+        return bench_true_size(params, backbones)
+    found = {name: bench_variant(paths, params.of(name), backbones) for name in params.variants}
+    index = Index.load(paths.step("shards"))
+    model = new_model(index, params, backbones.sam.checkpoint, backbones.language_model)
+    return found | {"loader": _loader(new_samples(index, "train", model, params), params)}
 
 
 def bench_variant(
     paths: Paths, params: TrainParams, backbones: BackbonesParams, steps: int = STEPS
 ) -> dict[str, Any]:
-    """One variant: ``wait`` for the batch, ``forward``, ``backward``, ``optimiser``; means over `steps`.
+    """One variant, see `measure_steps`.
 
     Also ``written``, the bytes that a run of it leaves: the model and its checkpoints.
     """
-    device = torch.device(backbones.torch_device())
-    precision = "bf16" if params.precision == "bf16" else "no"
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
     index = Index.load(paths.step("shards"))
-    model = new_model(index, params, backbones.sam.checkpoint, backbones.language_model).to(device).train()
+    model = new_model(index, params, backbones.sam.checkpoint, backbones.language_model)
     samples = new_samples(index, "train", model, params)
-    accelerator.prepare_model(model)  # autocast, as in training
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, params.learning_rate, fused=True)
-    numbers = [batch.samples for step in Epochs(samples.table, params)(0) for batch in step]
+    saved = sum(t.numel() for t in model.state_dict().values())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    found = measure_steps(model, samples, params, backbones.torch_device(), steps)
+    # float32: the model; of what is trained last.pt has three copies, best.safetensors one
+    return found | {"written": 4 * (saved + 4 * trained)}
 
+
+def bench_true_size(params: TrainParams, backbones: BackbonesParams) -> dict[str, Any]:
+    """Single-Mask of the paper's sizes with random weights: cached features against encoders in the loop.
+
+    On a processor a batch is one sample, or it would take an hour.
+
+    Returns:
+        ``cached`` and ``encoders_in_loop``, see `measure_steps`; ``ratio`` of their samples a second;
+        ``loader``: batches of 16, without and with workers, see `bench_loader`.
+    """
+    from model.bench import paper_size  # brings in the encoders
+
+    device = backbones.torch_device()
+    if not device.startswith("cuda"):
+        params = dataclasses.replace(params, batch_size=1, resident=False)
+    model = paper_size.new_model(params.seed)
+    model.tokenizer = load_tokenizer(backbones.language_model)
+    with tempfile.TemporaryDirectory() as folder:
+        index = paper_size.write_shards(Path(folder), PAPER_ARTWORKS)
+        samples = new_samples(index, "train", model, params)
+        loader = _loader(samples, dataclasses.replace(params, batch_size=16))
+        cached = measure_steps(model, samples, params, device, STEPS)
+        encoders = paper_size.Encoders().to(device)
+
+        def encode(batch: Batch) -> Batch:
+            sam, clip = encoders(len(batch.artworks), batch.sam.device)
+            return dataclasses.replace(batch, sam=sam, clip=clip)
+
+        looped = measure_steps(model, samples, params, device, ENCODED_STEPS, encode)
+    return {
+        "cached": cached,
+        "encoders_in_loop": looped,
+        "ratio": round(cached["samples_per_second"] / looped["samples_per_second"], 1),
+        "loader": loader,
+    }
+
+
+def _loader(samples: Samples, params: TrainParams) -> list[dict[str, float]]:
+    """Reading in the training process itself, and by its workers."""
+    numbers = list(itertools.islice(itertools.cycle(_micro_batches(samples, params)), LOADED))
+    return [bench_loader(samples, numbers, workers) for workers in sorted({0, params.workers})]
+
+
+def _micro_batches(samples: Samples, params: TrainParams) -> list[np.ndarray]:
+    return [micro.samples for step in Epochs(samples.table, params)(0) for micro in step]
+
+
+def measure_steps(
+    model: EmoSEM,
+    samples: Samples,
+    params: TrainParams,
+    device: str,
+    steps: int,
+    encode: Callable[[Batch], Batch] | None = None,
+) -> dict[str, Any]:
+    """Train a model for some steps of one micro-batch.
+
+    Args:
+        model, samples, params: as in `model.train`.
+        device: a torch device.
+        steps: measured, after one that warms up (three where steps are compiled).
+        encode: fills in the features that it computes.
+
+    Returns:
+        ``samples_per_second``; ``milliseconds`` of a step's parts ``wait`` for the batch, ``encode``,
+        ``forward``, ``backward``, ``optimiser``, means; ``wait_share`` of the first; on a GPU
+        ``peak_memory``, bytes.
+    """
+    accelerator = new_accelerator(device, params)
+    network = accelerator.prepare_model(model.to(device).train())
+    objective = new_objective(network, params)
+    optimizer, _ = new_optimisation(model, params, steps)
+    resident = Resident.load(samples, torch.device(device)) if params.resident else None
+    samples.features = resident is None
     seconds: dict[str, float] = defaultdict(float)
 
     def timed(part: str, function: Callable[[], Any]) -> Any:
         start = time.perf_counter()
         result = function()
-        if device.type == "cuda":
+        if device.startswith("cuda"):
             torch.cuda.synchronize()
         seconds[part] += time.perf_counter() - start
         return result
 
-    def read(chosen: np.ndarray) -> Batch:
-        return samples[chosen.tolist()].to(device)
-
-    def forward(batch: Batch) -> dict[str, Tensor]:
-        return losses_of(*answer(model, batch), batch)
-
-    count = 0
-    for step, chosen in enumerate(itertools.islice(itertools.cycle(numbers), steps + 1)):
-        if step == 1:  # the first one warmed up
-            seconds.clear()
-            count = 0
-        batch = timed("wait", functools.partial(read, chosen))
-        losses = timed("forward", functools.partial(forward, batch))
-        timed("backward", functools.partial(accelerator.backward, sum(losses.values())))
+    def step(batches: Iterator[Batch]) -> int:
+        batch = timed("wait", lambda: next(batches))
+        if encode is not None:
+            found = batch
+            batch = timed("encode", lambda: encode(found))
+        losses = timed("forward", lambda: objective(batch))
+        timed("backward", lambda: accelerator.backward(sum(losses.values())))
         timed("optimiser", optimizer.step)
-        optimizer.zero_grad(set_to_none=True)
-        count += len(chosen)
+        optimizer.zero_grad(set_to_none=not params.compile)
+        return int(batch.weight.sum())
+
+    warm_up = 3 if params.compile else 1
+    numbers = itertools.cycle(_micro_batches(samples, params))
+    ahead = itertools.islice(numbers, warm_up + steps + 2 * params.workers)
+    loading = load(samples, ahead, torch.device(device), workers=params.workers, resident=resident)
+    with closing(loading) as batches:
+        for _ in range(warm_up):
+            step(batches)
+        seconds.clear()
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(device)
+        count = sum(step(batches) for _ in range(steps))
     total = sum(seconds.values())
-    saved = sum(t.numel() for t in model.state_dict().values()) + 4 * sum(p.numel() for p in trained)
-    return {
-        "device": str(device),
-        "samples_per_second": round(count / total, 1),
-        "loader_samples_per_second": round(count / seconds["wait"], 1),
+    found: dict[str, Any] = {
+        "device": device_name(device),
+        "precision": params.precision,
+        "batch_size": params.batch_size,
+        "samples_per_second": round(count / total, 2),
         "milliseconds": {part: round(1000 * spent / steps, 2) for part, spent in seconds.items()},
-        "written": 4 * saved,  # float32: the model; of what is trained last.pt has three copies, best has one
+        "wait_share": round(seconds["wait"] / total, 4),
     }
+    if device.startswith("cuda"):
+        found["peak_memory"] = torch.cuda.max_memory_allocated(device)
+    return found

@@ -44,7 +44,7 @@ def foreground_iou(pred: np.ndarray, truth: np.ndarray) -> float:
             "(foreground() does)"
         )
     intersection = np.count_nonzero(pred_HW & truth_HW)
-    union = np.count_nonzero(pred_HW | truth_HW)
+    union = np.count_nonzero(pred_HW) + np.count_nonzero(truth_HW) - intersection
     return intersection / union if union else 0.0
 
 
@@ -64,18 +64,23 @@ def check_finite(values: np.ndarray, name: str) -> None:
     """Raise `ValueError` naming how many values are not finite, or that the array holds no real numbers."""
     if values.dtype.kind not in "buif":
         raise ValueError(f"{name} must hold real numbers, not {values.dtype}")
-    if values.dtype.kind == "f" and (bad := values.size - np.count_nonzero(np.isfinite(values))):
+    if values.dtype.kind != "f" or not values.size:
+        return
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        bad = values.size - np.count_nonzero(np.isfinite(values))
         raise ValueError(f"{name} holds {bad} of {values.size} values that are NaN or infinite")
 
 
 def _min_max(values: np.ndarray) -> np.ndarray:
-    """float64 values brought to [0, 1]; a constant becomes 0."""
+    """float64 values brought to [0, 1], in place; a constant becomes 0."""
     low, high = float(values.min()), float(values.max())
-    if high == low:
-        return np.zeros_like(values)
     if high - low == np.inf:  # float64's whole range
-        values, low, high = values / 2, low / 2, high / 2
-    return (values - low) / (high - low)
+        values /= 2
+        low, high = low / 2, high / 2
+    values -= low
+    if high > low:
+        values /= high - low
+    return values
 
 
 def scaled(map_: np.ndarray, height: int, width: int, scaling: Scaling = "before-resize") -> np.ndarray:
@@ -88,7 +93,7 @@ def scaled(map_: np.ndarray, height: int, width: int, scaling: Scaling = "before
     if map_.ndim != 2 or map_.size == 0:
         raise ValueError(f"map must have two axes (height, width) and some pixels, not shape {map_.shape}")
     check_finite(map_, "map")
-    values = map_.astype(np.float64)
+    values: np.ndarray = map_.astype(np.float64)  # a copy, which min-max may change
     if scaling == "before-resize":
         values = _min_max(values)
     if values.shape != (height, width):
@@ -216,6 +221,7 @@ def score_maps(
     *,
     threshold: float = 0.35,
     box_truth: bool = True,
+    boxes: Boxes = "components",
     scaling: Scaling = "before-resize",
     workers: int | None = None,
 ) -> MapScores:
@@ -229,7 +235,7 @@ def score_maps(
     def item(job: tuple[int, tuple[np.ndarray | None, np.ndarray]]) -> tuple[float, float]:
         position, (map_, label) = job
         try:
-            truth = Truth.of(label, box_truth)
+            truth = Truth.of(label, box_truth, boxes)
             if truth.empty:
                 return float("nan"), float("nan")
             if map_ is None:

