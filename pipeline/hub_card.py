@@ -6,11 +6,12 @@ tars as they are, in place; an emotion without a mask is None.
 """
 
 import io
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import yaml
 
+from pipeline.croissant import Described
 from pipeline.emotions import EMOTIONS
 from pipeline.shard_index import FILES, Index
 
@@ -37,19 +38,6 @@ plain = webdataset.WebDataset("../masks/{{000000..{last:06d}}}.tar", shardshuffl
 `split="train"` is all that `datasets` knows of tars; which artworks are for training, validation and testing
 stands in the `split` of each `KEY.json` and of `index.parquet`. Checksums are in `stats.json`.
 """
-
-
-class Described(Protocol):
-    """What a person says about the dataset (`shards.ShardsParams`)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def license(self) -> str: ...
-    @property
-    def citation(self) -> str: ...
 
 
 def card(about: Described, statistics: dict[str, Any], index: Index) -> str:
