@@ -15,6 +15,7 @@ from open_clip.transform import image_transform
 from PIL import Image
 from pydantic import Field
 
+from model.bench import significant
 from pipeline import tables
 from pipeline.artworks import BadImage
 from pipeline.backbones.clip import load_clip
@@ -79,7 +80,9 @@ def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
         }
         if timings["similarity"].rate is not None:
             crops = sum(len(boxes) for boxes, _ in tables.read_regions(sample, 0).values())
-            found["steps"]["similarity"]["crops_per_second"] = round(crops / timings["similarity"].seconds, 1)
+            found["steps"]["similarity"]["crops_per_second"] = significant(
+                crops / timings["similarity"].seconds
+            )
             found["crops"] = _crops(settings, sample)
     found["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     if torch.cuda.is_available():
@@ -102,8 +105,8 @@ def _row(timing: Timing) -> dict[str, Any]:
     if timing.rate is None:
         return {"problem": timing.problem}
     return {
-        "artworks_per_second": round(timing.rate, 3),
-        "seconds": round(timing.seconds, 3),
+        "artworks_per_second": significant(timing.rate),
+        "seconds": significant(timing.seconds),
         "waiting_for_decode": round(timing.waited / timing.seconds, 3),
         "bytes_per_artwork": timing.written // timing.artworks,
     }
@@ -150,7 +153,7 @@ def _crops(settings: Settings, sample: Paths) -> dict[str, Any]:
     return {
         "boxes": crops // CROP_TURNS,
         "pictures": len(loaded),
-        "device_per_second": round(crops / seconds["device"], 1),
-        "pillow_per_second": round(crops / seconds["pillow"], 1),
-        "ratio": round(seconds["pillow"] / seconds["device"], 2),
+        "device_per_second": significant(crops / seconds["device"]),
+        "pillow_per_second": significant(crops / seconds["pillow"]),
+        "ratio": significant(seconds["pillow"] / seconds["device"]),
     }

@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import torch
 
+from model.bench import significant
 from model.data import Samples
 from model.loader import load
 from pipeline.emotions import EMOTIONS
@@ -33,9 +34,9 @@ def bench_loader(samples: Samples, numbers: Sequence[np.ndarray], workers: int) 
     ready = min(_batch_seconds(samples, numbers, workers) for _ in range(1 if workers else TURNS))
     return {
         "workers": workers,
-        "gigabytes_per_second": round(size / ready / 1e9, 3),
-        "raw_gigabytes_per_second": round(size / raw / 1e9, 3),
-        "share_of_raw": round(raw / ready, 3),
+        "gigabytes_per_second": significant(size / ready / 1e9),
+        "raw_gigabytes_per_second": significant(size / raw / 1e9),
+        "share_of_raw": significant(raw / ready),
     }
 
 

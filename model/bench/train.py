@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.bench import significant
 from model.bench.loader import bench_loader
 from model.checkpoint import load_tokenizer
 from model.data import Batch, Samples
@@ -107,7 +108,7 @@ def bench_true_size(params: TrainParams, backbones: BackbonesParams) -> dict[str
     return {
         "cached": cached,
         "encoders_in_loop": looped,
-        "ratio": round(cached["samples_per_second"] / looped["samples_per_second"], 1),
+        "ratio": significant(cached["samples_per_second"] / looped["samples_per_second"]),
         "loader": loader,
     }
 
@@ -186,8 +187,8 @@ def measure_steps(
         "device": device_name(device),
         "precision": params.precision,
         "batch_size": params.batch_size,
-        "samples_per_second": round(count / total, 2),
-        "milliseconds": {part: round(1000 * spent / steps, 2) for part, spent in seconds.items()},
+        "samples_per_second": significant(count / total),
+        "milliseconds": {part: significant(1000 * spent / steps) for part, spent in seconds.items()},
         "wait_share": round(seconds["wait"] / total, 4),
     }
     if device.startswith("cuda"):
