@@ -162,7 +162,7 @@ def predict(
 ) -> None:
     """Segment and explain the emotion in pictures of your own. A killed run goes on."""
     from model.predict import PredictParams
-    from model.predict_images import predict_images
+    from model.predict_images import describe, predict_images
     from pipeline.backbones import BackbonesParams
     from pipeline.features import FeaturesParams
     from pipeline.params import load_params
@@ -176,12 +176,7 @@ def predict(
         load_params(params, "backbones", BackbonesParams),
         load_params(params, "features", FeaturesParams),
     )
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        said = row["explanation"] if not row.get("error") else f"not answered: {row['error']}"
-        print(f"{row['image']}  {row['emotion']}: {said}".encode(errors="backslashreplace").decode())
+    print(json.dumps(rows, indent=1) if as_json else describe(rows))
 
 
 @app.command()

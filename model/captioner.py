@@ -19,13 +19,15 @@ LOOK_EVERY = 8
 """Words generated on a GPU between looks at whether every text has ended."""
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> list[int]:
-    """Token ids of an explanation, cut to `max_tokens` with the end-of-text token last.
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
+) -> list[list[int]]:
+    """Token ids of explanations, each cut to `max_tokens` with the end-of-text token last.
 
-    The text gets a leading space: it follows a prefix, so its first word is a word like any other.
+    A text gets a leading space: it follows a prefix, so its first word is a word like any other.
     """
-    ids: list[int] = tokenizer.encode(" " + text.strip(), add_special_tokens=False)
-    return [*ids[: max_tokens - 1], int(tokenizer.eos_token_id)]
+    encoded = tokenizer([" " + text.strip() for text in texts], add_special_tokens=False)["input_ids"]
+    return [[*ids[: max_tokens - 1], int(tokenizer.eos_token_id)] for ids in encoded]
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

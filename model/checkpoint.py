@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
-from model.emosem import EmoSEM, EmoSEMConfig, build_emosem
+from model.emosem import EmoSEM, build_emosem
+from model.emosem_config import EmoSEMConfig
 from pipeline import storage
 from pipeline.emotions import EMOTIONS, prompt
 from pipeline.params import UserError

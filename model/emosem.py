@@ -11,16 +11,13 @@ token each (Sec. 3.5). SAM's and CLIP's encoders are not part of it: they are fr
 Shapes: B images, Q queries of one (image, emotion) each, T texts, P prefix tokens, L words, C channels.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import pydantic
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -28,70 +25,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from model.about import About
 from model.captioner import Captioner
+from model.emosem_config import EmoSEMConfig, read_config
 from model.mask_decoder import MaskDecoder
 from model.model_card import model_card
 from model.projectors import EmotionProjector, PrefixProjector
 from model.sca import CaptionMixer, ScaConfig
 from pipeline import storage
 from pipeline.emotions import EMOTIONS
-from pipeline.params import STRICT, UserError, as_json
-
-Paradigm = Literal["single", "multi"]
-Prefix = Literal["mask+prompt", "mask", "prompt", "none"]
-Finetune = Literal["mask-head", "mask-decoder"]
-
-# "gener", "ate", " the", " mask", " for", " the", " emotion", and each emotion
-_GPT2_PROMPT = (8612, 378, 262, 9335, 329, 262, 9942)
-_GPT2_EMOTIONS = ((30184,), (25030,), (2695, 434), (14067,), (8993,), (16234,), (3252,), (25303,))
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class EmoSEMConfig:
-    """What the network is made of; the defaults are the paper's. Stored as config.json beside the weights."""
-
-    paradigm: Paradigm = "single"
-    """single: one mask for the emotion asked for; multi: eight mask tokens, one an emotion (Sec. 3.5)."""
-    prefix: Prefix = "mask+prompt"
-    """What the language model is told (Tab. 4). Multi has no prompt: mask or none."""
-    finetune: Finetune = "mask-head"
-    """What of SAM's decoder trains: the mask head, its mixer frozen (paper), or all of it (Fig. 7)."""
-    ambiguity_aware: bool = False
-    """Which of SAM's mask tokens tell the language model (Tab. 5): the default mask's, or those of its three
-    candidates for an ambiguous prompt. The mask itself is the default one either way."""
-    detach_prompt: bool = False
-    """Keep the mask decoder's gradients out of the shared word embedding."""
-    sca: ScaConfig | None = None
-    """Instead of the prefix projector and cross-attention, SCA's caption mixer (Tab. 2); null for EmoSEM."""
-    dim: Annotated[int, Field(gt=0)] = 256
-    """d_k: channels of SAM's grid, of prompts and mask tokens."""
-    grid: Annotated[int, Field(gt=0)] = 64
-    """Cells a side of SAM's grid; masks have 4 times as many pixels."""
-    image_size: Annotated[int, Field(gt=0)] = 1024
-    """Pixels a side of SAM's padded square input."""
-    mixer_depth: Annotated[int, Field(gt=0)] = 2
-    """N of Sec. 4.1: two-way blocks."""
-    mixer_heads: Annotated[int, Field(gt=0)] = 8
-    """Attention heads of the mixer."""
-    mixer_mlp_dim: Annotated[int, Field(gt=0)] = 2048
-    """Inner width of the mixer's MLP."""
-    visual_dim: Annotated[int, Field(gt=0)] = 768
-    """Channels of CLIP's patch tokens; must be the language model's width."""
-    language_model: dict[str, Any] = Field(default_factory=lambda: {"n_layer": 6})
-    """Keywords of transformers' GPT2Config; the default is distilgpt2."""
-    prompts: tuple[tuple[int, ...], ...] = tuple((*_GPT2_PROMPT, *word) for word in _GPT2_EMOTIONS)
-    """Token ids of the emotional prompt of each emotion, in EMOTIONS' order; the default is GPT-2's."""
-    max_tokens: Annotated[int, Field(ge=2)] = 25
-    """Budget of an explanation, its end-of-text token included (Sec. 4.1)."""
-
-    def __post_init__(self) -> None:
-        if self.paradigm == "multi" and self.prefix not in ("mask", "none"):
-            raise ValueError(f"multi has no prompt, so prefix {self.prefix!r} cannot be; use mask or none")
-        if self.paradigm == "multi" and (self.ambiguity_aware or self.sca):
-            raise ValueError("multi's mask tokens are emotions: ambiguity_aware and sca are for single")
-        if self.sca and (self.prefix != "mask+prompt" or self.ambiguity_aware):
-            raise ValueError("sca has a prefix of its own: leave prefix and ambiguity_aware alone")
-        if len(self.prompts) != len(EMOTIONS) or not all(self.prompts):
-            raise ValueError(f"prompts must be {len(EMOTIONS)} lists of token ids, not {self.prompts}")
+from pipeline.params import UserError, as_json
 
 
 class Segmentation(NamedTuple):
@@ -307,26 +248,6 @@ class EmoSEM(nn.Module, ModelHubMixin, library_name="emosem"):
         """Weights stored under another name: GPT-2's output layer is its word embedding, unless untied."""
         tied = self.config.language_model.get("tie_word_embeddings", True)
         return {"captioner.gpt2.lm_head.weight"} if tied else set()
-
-
-def read_config(folder: Path) -> tuple[EmoSEMConfig, About | None]:
-    """What a saved model is made of, and its account of itself. Raises `UserError` when there is none."""
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} does not exist; name the folder of a trained model, such as runs/single, which "
-            "`python cli.py train` makes"
-        )
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        account = values.pop("about", None)
-        config = pydantic.TypeAdapter(EmoSEMConfig).validate_json(json.dumps(values))
-        about = account and pydantic.TypeAdapter(About).validate_json(json.dumps(account))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{folder} holds no trained model (config.json, model.safetensors); a run writes them when it "
-            f"has ended: {error}"
-        ) from None
-    return config, about
 
 
 def _is_on_hub(folder: str | Path) -> bool:

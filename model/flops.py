@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.emosem import EmoSEM, EmoSEMConfig, build_emosem
+from model.emosem import EmoSEM, build_emosem
+from model.emosem_config import EmoSEMConfig
 from model.sca import ScaConfig
 
 TEXT = 20

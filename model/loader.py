@@ -1,16 +1,18 @@
-"""Batches ahead of time: one torch loader for a whole run, whose workers live as long as it."""
+"""Batches ahead of time, read by threads: what reading takes (copies, PNG, tokens) runs beside Python."""
 
-import signal
-from collections.abc import Generator, Iterable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
-from model.data import Batch, Samples
+from model.batch import Batch
+from model.data import Samples
 from model.resident import Resident
+
+AHEAD = 2
+"""Batches that wait for the trainer, for each worker."""
 
 
 def load(
@@ -20,44 +22,45 @@ def load(
     *,
     workers: int = 0,
     resident: Resident | None = None,
-    start_method: str = "spawn",
 ) -> Generator[Batch, None, None]:
-    """Batches of these samples, in order, on the device, with grids of float32.
+    """Batches of these samples, in order, on the device, as stored: to be widened there.
 
-    Close the iterator to end its workers (``contextlib.closing``). They hold no named shared memory and
-    survive Ctrl-C and SIGTERM, which reach a whole process group: the run at hand still needs batches to
-    finish its step, and ends them itself. Workers whose run is killed end within seconds.
+    Close the iterator to end its workers (``contextlib.closing``). They are threads, so that a batch is never
+    copied between processes, needs no shared memory and ends with the run, however that ends.
 
     Args:
-        numbers: of the samples of each batch; read as far ahead as workers prefetch.
-        workers: processes that read; 0 reads when asked. Never changes a batch.
+        numbers: of the samples of each batch; read as far ahead as workers do.
+        workers: threads that read; 0 reads when asked. Never changes a batch.
         resident: where the features are, for `samples` without.
-        start_method: of the workers. spawn takes seconds, once a run; fork is faster, and may hang where a
-            library's threads held a lock.
     """
-    if workers:
-        cv2.setNumThreads(1)  # its threads are not there after a fork, and it would wait for them
-    loader: DataLoader[Batch] = DataLoader(
-        samples,
-        batch_size=None,
-        sampler=numbers,
-        collate_fn=_as_it_is,  # batches are made by the samples themselves
-        num_workers=workers,
-        worker_init_fn=_start_worker,
-        multiprocessing_context=start_method if workers else None,
-        generator=torch.Generator(),  # a loader draws from it; the global one belongs to dropout
-        pin_memory=device.type == "cuda",
-    )
-    for batch in loader:
+
+    def read(chosen: np.ndarray) -> Batch:
+        batch = samples[chosen]
+        return batch.pin_memory() if device.type == "cuda" else batch
+
+    batches = map(read, numbers) if workers == 0 else _ahead(read, numbers, workers, device)
+    for batch in batches:
         there = batch.moved(device)
-        yield (there if resident is None else resident.gather(there)).widened()
+        yield there if resident is None else resident.gather(there)
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _ahead(
+    read: Callable[[np.ndarray], Batch], numbers: Iterable[np.ndarray], workers: int, device: torch.device
+) -> Generator[Batch, None, None]:
+    own = torch.cuda.current_device() if device.type == "cuda" else None
 
+    def start() -> None:
+        if own is not None:
+            torch.cuda.set_device(own)  # or pinning would take memory on the first GPU, for every process
 
-def _start_worker(_: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(1)  # workers are the parallelism
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="loader", initializer=start) as pool:
+        try:
+            for chosen in numbers:
+                waiting.append(pool.submit(read, chosen))
+                if len(waiting) > AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -21,8 +21,9 @@ from model.metrics.segmentation import foreground, foreground_iou
 from model.pages import artist_and_title, environment
 from model.pictures import boxed, data_uri, fit, lit, unit_map
 from pipeline import shards, storage
-from pipeline.apolo import BadArray, load_items, load_truth, plain_name
-from pipeline.artworks import BadImage, read_image
+from pipeline.apolo import load_items
+from pipeline.apolo_arrays import BadArray, load_truth
+from pipeline.artworks import BadImage, plain_name, read_image
 from pipeline.emotions import ALL_EMOTIONS
 from pipeline.params import Paths, UserError
 from pipeline.schema import map_name, shard_stem
@@ -202,7 +203,7 @@ def _truths(paths: Paths, work: dict[str, Any]) -> dict[str, np.ndarray]:
     for item in load_items(paths.apolo, pq.read_table(said))[0]:
         if item.key == work["key"]:
             try:
-                truths[item.emotion] = load_truth(item)
+                truths[item.emotion] = load_truth(item.map_path)
             except BadArray:
                 continue
     return truths

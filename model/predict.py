@@ -22,8 +22,9 @@ from pydantic import Field
 from torch import Tensor
 
 from model.captioner import decode_text
-from model.data import Features, Frame, dequantise, read_features, stack_sam
+from model.data import Frame
 from model.emosem import EmoSEM, Segmentation
+from model.grids import Features, dequantise, read_features, stack_sam
 from pipeline import storage
 from pipeline.apolo import ApoloItem, load_items
 from pipeline.emotions import EMOTIONS, emotion_index

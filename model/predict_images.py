@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +18,12 @@ import cv2
 import numpy as np
 import torch
 
-from model import captioner, data, emosem, journal, mask_decoder, projectors, sca
+from model import captioner, data, emosem, emosem_config, grids, journal, mask_decoder, projectors, sca
 from model import pictures as drawing
 from model import predict as predicting
 from model import predictor as predictors
-from model.emosem import EmoSEM, read_config
+from model.emosem import EmoSEM
+from model.emosem_config import read_config
 from model.journal import Journal, Row, json_line
 from model.picture_files import find_pictures, output_names
 from model.pictures import lit, unit_map
@@ -35,7 +35,7 @@ from pipeline.backbones import BackbonesParams, clip, sam, verify
 from pipeline.backbones.pictures import ahead
 from pipeline.features import Encoders, FeaturesParams
 from pipeline.params import RunFailed, fingerprint
-from pipeline.progress import INTERVAL, duration
+from pipeline.progress import Meter
 
 FOREGROUND = 0.35
 """Share of a map's range above which the overlay draws its outline: APOLO's threshold."""
@@ -44,8 +44,8 @@ THREADS = 8
 JOURNAL = ".answers.jsonl"
 """File in the output folder, see `Journal`."""
 _CODE = (
-    *(artworks, captioner, clip, *clip.SOURCES, data, drawing, emosem, features, mask_decoder, predicting),
-    *(predictors, projectors, sam, sca),
+    *(artworks, captioner, clip, *clip.SOURCES, data, drawing, emosem, emosem_config, features, grids),
+    *(mask_decoder, predicting, predictors, projectors, sam, sca),
 )
 """What an answer depends on besides this file."""
 
@@ -110,16 +110,26 @@ def predict_images(
             if todo:
                 model = EmoSEM.from_pretrained(run, params.torch_device())
                 predictor = Predictor(model, Encoders(*seen), params)
-                progress = _Progress(len(todo), len(jobs) - len(todo))
+                meter = Meter("predict", len(todo), skipped=len(jobs) - len(todo))
                 for job, rows in _answered(predictor, todo, out):
                     if isinstance(rows, BadImage):
                         bad[job.picture] = str(rows)
                     else:
                         done.append(job.picture, job.stamp, job.name, rows)
-                    progress.tick()
+                    meter.add()
             lines = [row for job in jobs for row in _rows(job, asked, done, bad)]
         storage.write_bytes(out / "predictions.jsonl", b"".join(map(json_line, lines)))
     return lines
+
+
+def describe(rows: Iterable[Row]) -> str:
+    """The rows of `predict_images` as lines that a person reads; what cannot be printed is escaped."""
+    said = [
+        f"{row['image']}  {row['emotion']}: "
+        + (f"not answered: {row['error']}" if row.get("error") else row["explanation"])
+        for row in rows
+    ]
+    return "\n".join(said).encode(errors="backslashreplace").decode()
 
 
 def _identity(run: Path, seen: FeaturesParams, backbones: BackbonesParams, params: PredictParams) -> str:
@@ -208,28 +218,3 @@ def _write(
             for seed, words in zip(seeds, answer.explanations, strict=True)
         ]
     return found
-
-
-class _Progress:
-    """Rate and time left, on stderr every few seconds."""
-
-    def __init__(self, total: int, skipped: int) -> None:
-        self._total, self._done = total, 0
-        self._start = self._shown = time.monotonic()
-        if skipped:
-            print(f"predict: {skipped} picture(s) already answered, {total} to do", file=sys.stderr)
-
-    def tick(self) -> None:
-        """One more picture is done."""
-        self._done += 1
-        now = time.monotonic()
-        if now - self._shown < INTERVAL and self._done < self._total:
-            return
-        self._shown = now
-        rate = self._done / max(now - self._start, 1e-9)
-        left = duration((self._total - self._done) / rate)
-        print(
-            f"predict: {self._done}/{self._total} pictures, {rate:.1f}/s, {left} left",
-            file=sys.stderr,
-            flush=True,
-        )

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 
 from model.about import About
-from model.data import Features
-from model.emosem import EmoSEM, read_config
+from model.emosem import EmoSEM
+from model.emosem_config import read_config
+from model.grids import Features
 from model.predict import Answer, Ask, PredictParams, answer_batch
 from pipeline import features
 from pipeline.artworks import read_image

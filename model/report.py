@@ -27,7 +27,8 @@ from model.pages import artist_and_title, environment
 from model.pictures import data_uri, fit, lit, unit_map
 from model.score_table import COLUMNS, cell
 from pipeline import shards, storage
-from pipeline.apolo import ApoloItem, BadArray, load_items, load_truth
+from pipeline.apolo import ApoloItem, load_items
+from pipeline.apolo_arrays import BadArray, load_truth
 from pipeline.artworks import BadImage, read_image
 from pipeline.backbones import BackbonesParams
 from pipeline.emotions import EMOTIONS
@@ -237,7 +238,7 @@ def _cards(results: "_Results", params: ReportParams) -> tuple[list[Card], list[
         item = results.items[place]
         try:
             image = fit(read_image(results.paths.wikiart / results.files[item.key]), params.side)
-            truth = load_truth(item)
+            truth = load_truth(item.map_path)
         except (BadImage, BadArray) as error:
             notes.append(f"{item.painting}, {item.emotion}: {error}")
             continue

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.data import MIXED, Batch, Samples, read_grids
+from model.batch import Batch
+from model.data import Samples
+from model.grids import MIXED, read_grids
 from pipeline.machine import available_memory, shown_bytes
 from pipeline.params import UserError
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.data import epoch_batches
 from model.emosem import EmoSEM
-from model.train_params import TrainParams
+from model.train_params import TrainParams, Visit
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,35 @@ class Epochs:
             seed = np.random.SeedSequence([self.params.seed, epoch, first + place]).generate_state(1)[0]
             mine.append(MicroBatch(chosen, len(chosen) / samples if real else 0.0, int(seed)))
         return mine
+
+
+def epoch_batches(
+    table: np.ndarray, batch_size: int, *, seed: int, epoch: int, window: int, visit: Visit
+) -> list[np.ndarray]:
+    """Sample numbers of every batch of an epoch: a function of (seed, epoch) alone, so seeking is free.
+
+    Args:
+        table: (samples, 3) of `Samples`, sorted by artwork.
+        batch_size: samples in a batch; the last may be smaller.
+        window: artworks whose samples are mixed. 1 keeps an artwork's samples together, so that its features
+            are read and mixed once; more artworks in a batch make its gradient less of one picture.
+        visit: utterance: each sample once. pair: each (artwork, emotion) once, with the next of its
+            utterances in every epoch.
+
+    Returns:
+        Arrays of int64; together exactly the samples that the epoch visits, each once.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    numbers = np.arange(len(table))
+    if visit == "pair":
+        _, pair, counts = np.unique(table[:, :2], axis=0, return_inverse=True, return_counts=True)
+        numbers = numbers[table[:, 2] == epoch % counts[pair.ravel()]]
+    artworks = np.unique(table[:, 0])
+    place = np.empty(artworks.max() + 1, dtype=np.int64)
+    place[artworks] = rng.permutation(len(artworks)) // window
+    order = np.lexsort((rng.permutation(len(numbers)), place[table[numbers, 0]]))
+    ordered = numbers[order]
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
 def new_optimisation(

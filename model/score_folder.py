@@ -16,7 +16,8 @@ from model.metrics.segmentation import scaled
 from model.metrics.wesd import as_logits, emotion_map, read_results
 from model.score_masks import MapTable, item_name, read_released_items, score_masks, sweep_masks
 from model.score_params import ScoreParams
-from pipeline.apolo import ApoloItem, plain_name
+from pipeline.apolo import ApoloItem
+from pipeline.artworks import plain_name
 from pipeline.params import Paths, UserError, as_json
 
 SUFFIXES = {".npy": decode_npy, ".png": decode_png}

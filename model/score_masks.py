@@ -18,7 +18,8 @@ from model.methods import Method
 from model.metrics.segmentation import MapScores, Truth
 from model.metrics.thresholds import Sweep, grid, sweep_ious
 from model.score_params import ScoreParams
-from pipeline.apolo import ApoloItem, BadArray, load_items, load_items_of_csv, load_truth
+from pipeline.apolo import ApoloItem, load_items, load_items_of_csv
+from pipeline.apolo_arrays import BadArray, load_truth
 from pipeline.params import Paths, UserError
 
 Items = tuple[list[ApoloItem], list[ApoloItem], list[str]]
@@ -106,7 +107,7 @@ def in_threads(function: Callable[[ApoloItem], T], items: Sequence[ApoloItem]) -
 def read_truth(item: ApoloItem, params: ScoreParams) -> Truth | str:
     """An item's label, or what is wrong with it."""
     try:
-        truth = Truth.of(load_truth(item), params.box_truth, params.boxes)
+        truth = Truth.of(load_truth(item.map_path), params.box_truth, params.boxes)
     except BadArray as error:
         return str(error)
     return "empty: no pixel is foreground" if truth.empty else truth

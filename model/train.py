@@ -12,7 +12,7 @@ It stops at SIGTERM or Ctrl-C after the step at hand, and goes on from its last 
 
 import dataclasses
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,32 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
-from model import captioner, checkpoint, data, emosem, losses, mask_decoder, projectors, sca, schedule
+from model import (
+    batch,
+    captioner,
+    checkpoint,
+    data,
+    emosem,
+    emosem_config,
+    grids,
+    losses,
+    mask_decoder,
+    objective,
+    projectors,
+    sca,
+    schedule,
+)
 from model.about import describe
+from model.batch import Batch
 from model.checkpoint import Progress
-from model.data import Batch, Counted, Frame, Samples, read_features
+from model.data import Frame, Samples
 from model.emosem import EmoSEM
+from model.grids import read_features
 from model.loader import load
-from model.losses import dice_loss, focal_loss, language_loss
 from model.metrics.segmentation import score_maps
 from model.monitor import Curves, Report, StopSignals
-from model.precision import attention
+from model.objective import Objective, answer, losses_of, new_objective
 from model.resident import Resident
 from model.sca import ScaConfig
 from model.schedule import Epochs, MicroBatch, new_optimisation
@@ -42,7 +56,10 @@ from pipeline.remote_index import open_index
 from pipeline.shard_index import Index
 from pipeline.storage import code_version, sha256_file
 
-_CODE = (captioner, data, emosem, losses, mask_decoder, projectors, sca, schedule)
+_CODE = (
+    *(batch, captioner, data, emosem, emosem_config, grids, losses, mask_decoder, objective, projectors, sca),
+    schedule,
+)
 """What a run's checkpoint depends on besides this file: a resumed run must not mix two versions."""
 SELECTION = "seg_pr50"
 """Validation score that selects a model."""
@@ -249,62 +266,6 @@ def _ahead(
     return load(samples, numbers, device, workers=params.workers, resident=resident)
 
 
-Objective = Callable[[Batch], dict[str, Tensor]]
-
-
-def new_objective(network: torch.nn.Module, params: TrainParams, backend: str | None = None) -> Objective:
-    """A batch's losses by a network, compiled if asked.
-
-    Args:
-        network: the model as accelerate wraps it.
-        backend: of `torch.compile`; None is the one that makes kernels and CUDA graphs.
-    """
-    if not params.compile:
-        return lambda batch: losses_of(*answer(network, batch), batch, params.label_smoothing)
-    how: dict[str, Any] = {"backend": backend} if backend else {"mode": "reduce-overhead"}
-    alone = not isinstance(network, DistributedDataParallel)  # whose hooks torch leaves out of the graph
-    compiled = torch.compile(network, dynamic=False, fullgraph=alone, **how)
-    compiled_losses = torch.compile(losses_of, dynamic=False, fullgraph=True, **how)
-    counted: Counted = "artworks" if params.paradigm == "multi" else "queries"
-
-    def objective(batch: Batch) -> dict[str, Tensor]:
-        torch.compiler.cudagraph_mark_step_begin()
-        batch = batch.padded(params.batch_size, params.max_tokens, counted)
-        return compiled_losses(*answer(compiled, batch), batch, params.label_smoothing)
-
-    for parameter in network.parameters():
-        if parameter.requires_grad:  # a graph's own gradients are gone when it runs again
-            parameter.grad = torch.zeros_like(parameter)
-    return objective
-
-
-def answer(model: Callable[..., tuple[Tensor, Tensor]], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Mask logits (Q, H, W) and word logits (T, L, V) of a batch."""
-    with attention(batch.sam.device):
-        logits: tuple[Tensor, Tensor] = model(
-            batch.sam,
-            batch.clip,
-            rows_Q=batch.rows,
-            emotion_Q=batch.emotion,
-            query_T=batch.query,
-            tokens_TL=batch.tokens,
-        )
-    return logits
-
-
-def losses_of(
-    mask_logits: Tensor, word_logits: Tensor, batch: Batch, label_smoothing: float = 0.0
-) -> dict[str, Tensor]:
-    """The objective's parts (Eq. 5, 6): means over the batch's samples, float32 scalars."""
-    valid = batch.valid.index_select(0, batch.rows)
-    weight = batch.weight / batch.weight.sum()  # a query counts once for each of its texts
-    return {
-        "dice": (dice_loss(mask_logits, batch.target, valid) * weight).sum(),
-        "focal": (focal_loss(mask_logits, batch.target, valid) * weight).sum(),
-        "language": language_loss(word_logits, batch.labels, label_smoothing),
-    }
-
-
 def _step(
     objective: Objective,
     network: torch.nn.Module,
@@ -318,7 +279,7 @@ def _step(
     sums: dict[str, Tensor] = {}
     for place, micro in enumerate(step):
         last = place == len(step) - 1
-        batch = next(batches)
+        batch = next(batches).widened()
         torch.manual_seed(micro.seed)
         with nullcontext() if last else accelerator.no_sync(network):
             losses = objective(batch)

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from model.data import Visit
-from model.emosem import Finetune, Paradigm, Prefix
+from model.emosem_config import Finetune, Paradigm, Prefix
 from pipeline.params import STRICT, UserError, parse_section
 
+Visit = Literal["utterance", "pair"]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 
@@ -65,8 +65,8 @@ class TrainParams:
     """Arithmetic of the forward pass; weights and losses are float32 either way."""
     seed: int = 0
     """Decides new weights, sample order and dropout."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read batches; never changes a result."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Threads that read batches ahead of time; never changes a result."""
     stream: str | None = None
     """URL of a shards folder to train from instead of the pipeline's own, by fsspec: s3://, https:// …; the
     features and masks folders lie beside it. An artwork is fetched when it is visited, and checked."""

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -38,7 +38,7 @@ from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
 from pipeline.params import STRICT, Paths, UserError, fingerprint
 from pipeline.schema import shard_stem
 
-__all__ = ["Encoders", "FeaturesParams", "build", "bytes_per_artwork", "process_shard", "quantise"]
+__all__ = ["Encoders", "FeaturesParams", "build", "bytes_per_artwork", "jobs", "process_shard", "quantise"]
 
 DECODERS = 8
 """Threads that decode and resize; Pillow lets other threads run meanwhile."""
@@ -75,8 +75,12 @@ class FeaturesParams:
 
     @property
     def results(self) -> "FeaturesParams":
-        """With the defaults for what changes speed alone: this belongs in a fingerprint."""
-        return dataclasses.replace(self, compile=False, batch=1)
+        """With the defaults for what changes speed alone, or is of an encoder that is left out: this belongs
+        in a fingerprint."""
+        idle = ["compile", "batch"]
+        idle += ["precision"] * (self.sam_dtype == "none")
+        idle += ["clip_normalisation"] * (self.clip_dtype == "none")
+        return dataclasses.replace(self, **{name: getattr(FeaturesParams, name) for name in idle})
 
     @property
     def dtypes(self) -> str:
@@ -94,21 +98,10 @@ def build(
     rejected with its reason. Raises `UserError` when the utterances step has not run, the weights are not
     what they should be, or the disk is too small.
     """
-    encoders: list[tuple[str, ...]] = []
-    if params.sam_dtype != "none":
-        encoders.append((backbones.sam.arch, verify(backbones.sam.checkpoint)))
-    if params.clip_dtype != "none":
-        with_precision = (backbones.clip.name, backbones.clip.precision)
-        encoders.append((*with_precision, verify(backbones.clip.checkpoint)))
-    modules = (sys.modules[__name__], sam, clip, *clip.SOURCES, pictures, artworks, geometry)
-    code = storage.code_version(*modules)
+    wanted = jobs(paths, params, backbones)
     works = _artworks_by_shard(paths)
-    jobs = {
-        shard: fingerprint(encoders, params.results, code, _inputs(paths.wikiart, rows))
-        for shard, rows in works.items()
-    }
     out = paths.step("features")
-    todo = [shard for shard in jobs if not sidecars.is_done(out, shard, jobs[shard])]
+    todo = [shard for shard in wanted if not sidecars.is_done(out, shard, wanted[shard])]
     if todo:
         rows = [row for shard in todo for row in works[shard]]
         here = parallel.workers == 1 and parallel.scheduler is None
@@ -121,7 +114,30 @@ def build(
         announce(out, len(rows), each, params.dtypes, replaced, rate)
     process = functools.partial(process_shard, paths=paths, params=params, backbones=backbones)
     sizes = {shard: len(rows) for shard, rows in works.items()}
-    return map_shards("features", out, jobs, process, parallel, sizes)
+    return map_shards("features", out, wanted, process, parallel, sizes)
+
+
+def jobs(
+    paths: Paths, params: FeaturesParams, backbones: BackbonesParams, shards: Collection[int] | None = None
+) -> dict[int, str]:
+    """Shard -> fingerprint of all that decides its tar, and of nothing else.
+
+    `shards`: only these. Raises `UserError` when the utterances step has not run, or the weights are not what
+    they should be.
+    """
+    encoders: list[tuple[str, ...]] = []
+    if params.sam_dtype != "none":
+        encoders.append((backbones.sam.arch, verify(backbones.sam.checkpoint)))
+    if params.clip_dtype != "none":
+        with_precision = (backbones.clip.name, backbones.clip.precision)
+        encoders.append((*with_precision, verify(backbones.clip.checkpoint)))
+    modules = (sys.modules[__name__], sam, clip, *clip.SOURCES, pictures, artworks, geometry)
+    code = storage.code_version(*modules)
+    return {
+        shard: fingerprint(encoders, params.results, code, _inputs(paths.wikiart, rows))
+        for shard, rows in _artworks_by_shard(paths).items()
+        if shards is None or shard in shards
+    }
 
 
 def _artworks_by_shard(paths: Paths) -> dict[int, list[dict[str, Any]]]:

@@ -13,10 +13,9 @@ import functools
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-import cv2
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,17 +30,12 @@ from pipeline.raster import Aggregate, similarity_map
 from pipeline.schema import REGIONS, SIMILARITY, shard_stem
 from pipeline.tables import shard_file
 
-__all__ = ["MasksParams", "build", "process_shard", "pseudo_masks", "similarity_map", "weigh"]
+__all__ = ["MasksParams", "build", "jobs", "process_shard", "pseudo_masks", "similarity_map", "weigh"]
 
 AREA_THRESHOLD = 0.35
 """Foreground threshold of the APOLO protocol; `area` in KEY.json is the share of pixels above it."""
-PNG_OPTIONS = (
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-)
-"""Maps repeat from row to row, so their differences are runs of zeros: five times faster than trying every
-filter, and smaller than any other setting of level 1."""
+DESCRIBED = ("art_style", "painting", "split", "height", "width")
+"""Columns of `schema.ARTWORKS` that KEY.json repeats."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -152,20 +146,30 @@ def build(paths: Paths, params: MasksParams, parallel: ParallelParams) -> dict[s
     many on boxes, see `region_runs`. Raises `UserError` when an earlier step has not run, or no region of any
     artwork has the mask that `support: sam` asks for.
     """
+    wanted = jobs(paths, params)
+    if params.support == "sam":
+        _check_masks(paths, sorted(wanted))
+    process = functools.partial(process_shard, paths=paths, params=params)
+    return map_shards("masks", paths.step("masks"), wanted, process, parallel)
+
+
+def jobs(paths: Paths, params: MasksParams, shards: Collection[int] | None = None) -> dict[int, str]:
+    """Shard -> fingerprint of all that decides its tar, and of nothing else; SAM's masks with `support: sam`.
+
+    `shards`: only these. Raises `UserError` when an earlier step has not run.
+    """
     code = storage.code_version(sys.modules[__name__], geometry, raster, rle, tables)
-    jobs = {
+    regions = ("key", "boxes", "source", *(("masks",) if params.support == "sam" else ()))
+    return {
         shard: fingerprint(
             params,
             code,
             digest,
-            *(storage.sha256_file(shard_file(paths, step, shard)) for step in ("regions", "similarity")),
+            tables.columns_digest(paths, "regions", shard, regions),
+            tables.columns_digest(paths, "similarity", shard, ("key", "emotion", "scores"), lineage=True),
         )
-        for shard, digest in tables.input_digests(paths, pictures=False).items()
+        for shard, digest in tables.input_digests(paths, False, ("key", *DESCRIBED), shards).items()
     }
-    if params.support == "sam":
-        _check_masks(paths, sorted(jobs))
-    process = functools.partial(process_shard, paths=paths, params=params)
-    return map_shards("masks", paths.step("masks"), jobs, process, parallel)
 
 
 def _check_masks(paths: Paths, shards: Sequence[int]) -> None:
@@ -249,13 +253,13 @@ def _members(
     members = {}
     card: dict[str, Any] = {}
     for emotion, values in zip(emotions, maps, strict=True):
-        members[f"{emotion}.png"] = cv2.imencode(".png", values, PNG_OPTIONS)[1].tobytes()
+        members[f"{emotion}.png"] = raster.png_bytes(values)
         above = values > int(AREA_THRESHOLD * 255)  # whole numbers, compared as such
         card[emotion] = {
             "utterances": emotions[emotion]["utterance"],
             "artemis_ids": emotions[emotion]["artemis_id"],
             "area": round(np.count_nonzero(above) / values.size, 6),
         }
-    described = {name: work[name] for name in ("art_style", "painting", "split", "height", "width")}
+    described = {name: work[name] for name in DESCRIBED}
     text = json.dumps({**described, "emotions": card, "lineage": lineage}, sort_keys=True, ensure_ascii=False)
     return {**members, "json": text.encode()}

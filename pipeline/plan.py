@@ -6,29 +6,24 @@ steps themselves run on a few artworks in a temporary folder (`sample_run`) on t
 
 import dataclasses
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow.parquet as pq
 import pydantic
 from pydantic import Field
 
-from pipeline import apolo, features
+from pipeline import apolo_arrays, features
 from pipeline.counts import Counts, count
+from pipeline.finished import finished
 from pipeline.machine import device_name, filesystem, free_bytes, shown_bytes
-from pipeline.parallel import read_sidecar
 from pipeline.params import STRICT, Paths, UserError, load_params
 from pipeline.progress import duration
 from pipeline.regions import sources
 from pipeline.sample_run import STEPS, Settings, Timing, measure
-from pipeline.schema import shard_stem
 
 DETECTORS = ("vinvl", "faster_rcnn", "sam")
 """Sources of regions that read the pictures."""
-SUFFIX = {"regions": ".parquet", "similarity": ".parquet", "masks": ".tar", "features": ".tar"}
-"""What a sharded step writes for a shard."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -53,7 +48,7 @@ class StepPlan:
     write_bytes: int | None
     """None where that cannot be known yet."""
     done: int
-    """Finished parts on disk. Whether they still fit today's params, the step itself checks."""
+    """Parts that today's run would keep, see `finished`."""
     parts: int
     """Shards of the step, or 1."""
     rate: float | None
@@ -72,6 +67,13 @@ class StepPlan:
     def left(self) -> float:
         """Share of the step that is still to do."""
         return 1 - min(self.done / self.parts, 1)
+
+    @property
+    def room(self) -> int:
+        """Bytes that its folder will grow by, at least: what is made again takes the place of the old."""
+        size = self.write_bytes or 0
+        there = sum(file.stat().st_size for file in Path(self.folder).rglob("*") if file.is_file())
+        return max(0, min(int(size * self.left), size - there))
 
 
 TrainPlan = Callable[[Path, Counts, Paths | None, int], list[StepPlan]]
@@ -95,6 +97,7 @@ def make_plan(params_file: Path, train: TrainPlan | None = None, measured: bool 
         UserError: bad params, or no readable csv.
     """
     settings = Settings.load(params_file)
+    settings = dataclasses.replace(settings, regions=sources.resolve(settings.regions, settings.paths))
     params = load_params(params_file, "plan", PlanParams)
     counts = count(settings.paths, settings.utterances, params.artworks + 1 if measured else 0)
     with tempfile.TemporaryDirectory(prefix="emosem-plan-") as folder:
@@ -141,7 +144,7 @@ def _factory(settings: Settings, counts: Counts, timings: dict[str, Timing]) -> 
         "similarity": (counts.utterances, "utterances"),
         "masks": (counts.pairs, "masks"),
     }
-    done_parts = finished(settings.paths, counts)
+    done_parts = finished(settings, counts)
     steps = []
     for step in STEPS:
         amount, unit = items.get(step, (counts.artworks, "artworks"))
@@ -197,55 +200,23 @@ def _feature_bytes(settings: Settings, timings: dict[str, Timing]) -> int | None
 
 def _region_bytes(settings: Settings, counts: Counts) -> int:
     """What the source of regions reads."""
-    params = sources.resolve(settings.regions, settings.paths)
+    params = settings.regions
     if params.source in DETECTORS:
         return counts.picture_bytes
     if params.source == "apolo":
-        folder = settings.paths.apolo / apolo.BOXES
+        folder = settings.paths.apolo / apolo_arrays.BOXES
         return sum(file.stat().st_size for file in folder.glob("*.npy")) if folder.is_dir() else 0
     return params.tsv.stat().st_size if params.tsv is not None and params.tsv.is_file() else 0
 
 
-def finished(paths: Paths, counts: Counts) -> dict[str, tuple[int, int]]:
-    """Step -> (finished parts, parts) on disk: shards, or 1.
-
-    A shard counts as finished when its sidecar accounts for every artwork that today's csv puts there;
-    whether it fits today's params too, only the step itself finds out.
-    """
-    said, works, rejects = (
-        paths.step("utterances") / f"{name}.parquet" for name in ("utterances", "artworks", "rejects")
-    )
-    expected = counts.per_shard
-    found = {"utterances": (0, 1)}
-    if said.is_file() and works.is_file() and rejects.is_file():
-        rows = pq.read_table(rejects, columns=["row", "source"]).to_pylist()
-        lost = sum(row["row"] >= 0 and row["source"] == paths.artemis.name for row in rows)
-        if pq.read_metadata(said).num_rows + lost == counts.rows:
-            found["utterances"] = (1, 1)
-            expected = Counter(pq.read_table(works, columns=["shard"])["shard"].to_pylist())
-    for step, suffix in SUFFIX.items():
-        out = paths.step(step)
-        done = 0
-        for shard, artworks in expected.items():
-            sidecar = read_sidecar(out, shard) or {}
-            whole = sidecar.get("kept", 0) + len(sidecar.get("rejects", ())) == artworks
-            done += whole and (out / f"{shard_stem(shard)}{suffix}").is_file()
-        found[step] = (done, max(len(expected), 1))
-    index = paths.step("shards") / "index.parquet"
-    tars = [tar for step in ("features", "masks") for tar in paths.step(step).glob("*.tar")]
-    fresh = index.is_file() and all(tar.stat().st_mtime <= index.stat().st_mtime for tar in tars)
-    whole = all(found[step][0] == found[step][1] for step in ("features", "masks"))
-    return found | {"shards": (int(fresh and whole), 1)}
-
-
 def _disk(steps: Sequence[StepPlan]) -> list[dict[str, Any]]:
-    """Per file system: the folders written to, what is still to be written, what is free."""
+    """Per file system: the folders written to, how much they will grow, what is free."""
     places: dict[int, list[StepPlan]] = {}
     for step in steps:
         places.setdefault(filesystem(Path(step.folder)), []).append(step)
     found = []
     for there in places.values():
-        needed = sum(int((step.write_bytes or 0) * step.left) for step in there)
+        needed = sum(step.room for step in there)
         free = free_bytes(Path(there[0].folder))
         folders = sorted({str(Path(step.folder).parent) for step in there})
         found.append({"folders": folders, "needed": needed, "free": free, "enough": needed < free})
@@ -273,11 +244,14 @@ def describe(plan: dict[str, Any]) -> str:
     ]
     for place in plan["disk"]:
         lines.append(
-            f"disk: {shown_bytes(place['needed'])} to be written in {', '.join(place['folders'])}, "
+            f"disk: {shown_bytes(place['needed'])} more for {', '.join(place['folders'])}, "
             f"{shown_bytes(place['free'])} free: {'enough' if place['enough'] else 'NOT ENOUGH'}"
         )
     if any(step["done"] for step in steps):
-        lines.append("done: parts on disk for this csv; whether they fit today's params, each step checks")
+        lines.append(
+            "done: shards made, with all that they are made from, by today's params, weights, code and data; "
+            "of utterances, shards and train only that they are there for this data"
+        )
     for problem in dict.fromkeys(step["problem"] for step in steps if step["problem"]):
         names = ", ".join(step["step"] for step in steps if step["problem"] == problem)
         lines.append(f"not measured: {names}: {problem}")

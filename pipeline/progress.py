@@ -75,7 +75,7 @@ class Progress:
         self.start = self.shown = clock()
         self.introduced = False
         if skipped:
-            self._say(f"{skipped} shard(s) already done, {shards} to do")
+            _say(self.step, f"{skipped} shard(s) already done, {shards} to do")
 
     def finish(self, artworks: int) -> None:
         """One more shard is done, with so many artworks."""
@@ -94,19 +94,21 @@ class Progress:
     def _show(self, partial: int) -> None:
         self.shown = self.clock()
         left = self._seconds_left(partial)
-        self._say(
+        _say(
+            self.step,
             f"shard {self.shards_done}/{self.shards}, {self.artworks_done + partial} artworks, "
-            f"{self._rate(partial):.1f}/s" + (f", {duration(left)} left" if left is not None else "")
+            f"{self._rate(partial):.1f}/s" + (f", {duration(left)} left" if left is not None else ""),
         )
 
     def _introduce(self, partial: int, device: str) -> None:
         """Once: the device, and a warning when it will take very long and no GPU is at work."""
-        self._say(f"on {device}")
+        _say(self.step, f"on {device}")
         left = self._seconds_left(partial)
         if device.startswith("cpu") and self._rate(partial) < SLOW and (left is None or left > LONG):
-            self._say(
+            _say(
+                self.step,
                 f"WARNING: {self._rate(partial):.2f} artworks/s, because no GPU is used: torch sees none, or "
-                "backbones.device says cpu. docs/cluster.md tells how to use a GPU, several, or a cluster"
+                "backbones.device says cpu. docs/cluster.md tells how to use a GPU, several, or a cluster",
             )
 
     def _rate(self, partial: int) -> float:
@@ -119,8 +121,40 @@ class Progress:
             return (self.clock() - self.start) / self.shards_done * (self.shards - self.shards_done)
         return None
 
-    def _say(self, text: str) -> None:
-        print(f"{self.step}: {text}", file=sys.stderr, flush=True)
+
+class Meter:
+    """Progress through pictures outside of any shard: how many, rate and time left, now and then.
+
+    Args:
+        step: name shown with the lines.
+        pictures: how many are to do.
+        skipped: pictures that are done already.
+        clock: seconds, from any zero.
+    """
+
+    def __init__(
+        self, step: str, pictures: int, skipped: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.step, self.pictures, self.clock = step, pictures, clock
+        self.done = 0
+        self.start = self.shown = clock()
+        if skipped:
+            _say(step, f"{skipped} picture(s) already done, {pictures} to do")
+
+    def add(self, pictures: int = 1) -> None:
+        """So many more are done; shown when the last line is a while ago, and at the end."""
+        self.done += pictures
+        now = self.clock()
+        if now - self.shown < INTERVAL and self.done < self.pictures:
+            return
+        self.shown = now
+        rate = self.done / max(now - self.start, 1e-9)
+        left = duration((self.pictures - self.done) / rate)
+        _say(self.step, f"{self.done:,}/{self.pictures:,} pictures, {rate:.1f}/s, {left} left")
+
+
+def _say(step: str, text: str) -> None:
+    print(f"{step}: {text}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -12,12 +12,20 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from pipeline.geometry import pixel_ranges
 
 Aggregate = Literal["sum", "mean", "max"]
 
+PNG_OPTIONS = (
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
+)
+"""Maps repeat from row to row, so their differences are runs of zeros. Trying every filter takes half as long
+again to write and thrice as long to read; coding runs alone saves a third and takes twice as long to read."""
 FIXED_POINT_BITS = 61
 """Of 63: one for the sign of partial sums to spare."""
 
@@ -263,3 +271,8 @@ def _overlaps(edges: np.ndarray, count: int) -> np.ndarray:
     high = np.minimum(bounds[1:, None], edges[None, 1:])
     low = np.maximum(bounds[:-1, None], edges[None, :-1])
     return np.maximum(high - low, 0.0) * (count / edges[-1])
+
+
+def png_bytes(levels: np.ndarray) -> bytes:
+    """A map of `levels`, uint8 (h, w), as a grey PNG file."""
+    return cv2.imencode(".png", levels, PNG_OPTIONS)[1].tobytes()

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,12 @@ class RemoteIndex(Index):
     """
 
     KEEP = 64
-    """Artworks held in memory: more than a batch has."""
+    """Artworks that a thread holds in memory: more than a batch has."""
 
     def __init__(self, url: str, table: pa.Table) -> None:
         super().__init__(Path(url), table)
         self.url = url
-        self._held: OrderedDict[str, dict[str, tuple[int, bytes]]] = OrderedDict()
+        self._held = _Held()
 
     @classmethod
     def at(cls, url: str) -> "RemoteIndex":
@@ -47,18 +48,16 @@ class RemoteIndex(Index):
         except Exception as error:  # each of fsspec's protocols has errors of its own
             raise UserError(f"{url}/index.parquet cannot be read: {error!r}") from None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_held": OrderedDict()}
-
     def view(self, key: str, member: str) -> memoryview:
         """See `Index.view`. Raises `UserError` when the bytes cannot be had or are not the index's."""
         file, _, offset, size = self._place(key, member)
-        if key not in self._held:
-            self._held[key] = self._fetch(key)
-            if len(self._held) > self.KEEP:
-                self._held.popitem(last=False)
-        self._held.move_to_end(key)
-        start, data = self._held[key][file]
+        held = self._held.artworks
+        if key not in held:
+            held[key] = self._fetch(key)
+            if len(held) > self.KEEP:
+                held.popitem(last=False)
+        held.move_to_end(key)
+        start, data = held[key][file]
         return memoryview(data)[offset - start : offset - start + size]
 
     def _fetch(self, key: str) -> dict[str, tuple[int, bytes]]:
@@ -83,6 +82,13 @@ class RemoteIndex(Index):
         if digest.hexdigest() != self.table["sha256"][at].as_py():
             raise UserError(f"artwork {key} of {self.url} is damaged or cut; `shard-stats --verify` it there")
         return spans
+
+
+class _Held(threading.local):
+    """A thread's own artworks: another one's are of another batch."""
+
+    def __init__(self) -> None:
+        self.artworks: OrderedDict[str, dict[str, tuple[int, bytes]]] = OrderedDict()
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -3,13 +3,13 @@
 import contextlib
 import mmap
 import tarfile
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -129,7 +129,7 @@ class Row:
 class Index:
     """Random access to every member of the shards, by key.
 
-    Cheap to pickle and safe under fork and spawn: memory maps are opened when first read and stay behind.
+    Several threads may read at once. Memory maps are opened when first read.
     """
 
     MAX_OPEN = 256
@@ -145,9 +145,11 @@ class Index:
         flat = members.values
         full = pc.binary_join_element_wise(flat.field("file"), flat.field("name"), "/").dictionary_encode()
         self._codes = full.indices.to_numpy()
-        self._code = {name: code for code, name in enumerate(full.dictionary.to_pylist())}
+        self._names = full.dictionary.to_pylist()
+        self._code = {name: code for code, name in enumerate(self._names)}
         self._offsets, self._sizes = flat.field("offset").to_numpy(), flat.field("size").to_numpy()
         self._maps: OrderedDict[tuple[str, int], mmap.mmap] = OrderedDict()
+        self._opening = threading.Lock()
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
@@ -166,9 +168,6 @@ class Index:
     def __contains__(self, key: object) -> bool:
         return key in self._position
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": OrderedDict()}
-
     def row(self, key: str) -> Row:
         """One artwork. Raises `KeyError` when it is not in the index."""
         return next(self._rows(self.table.slice(self._at(key), 1)))
@@ -186,8 +185,8 @@ class Index:
 
     def members(self, key: str) -> list[str]:
         """Names of an artwork's members, ``features/sam.npy`` … ``masks/json``, in tar order."""
-        at, names = self._at(key), list(self._code)
-        return [names[code] for code in self._codes[self._starts[at] : self._starts[at + 1]]]
+        at = self._at(key)
+        return [self._names[code] for code in self._codes[self._starts[at] : self._starts[at + 1]]]
 
     def read(self, key: str, member: str) -> bytes:
         """Bytes of a member. `member` is ``sam.npy``, or ``masks/json`` where both tars have one.
@@ -207,15 +206,20 @@ class Index:
             )
         return memoryview(data)[offset : offset + size]
 
+    def place(self, key: str, member: str) -> tuple[Path, int, int]:
+        """Where a member's bytes are: tar, offset, size. Raises `KeyError` for an unknown key or member."""
+        file, shard, offset, size = self._place(key, member)
+        return tar_path(self.folder, file, shard), offset, size
+
     def _place(self, key: str, member: str) -> tuple[str, int, int, int]:
         """Where a member's bytes are: file, shard, offset, size. Raises `KeyError` if nowhere."""
         at, code = self._at(key), self._resolve(member)
         start, stop = int(self._starts[at]), int(self._starts[at + 1])
-        hits = np.flatnonzero(self._codes[start:stop] == code)
-        if not len(hits):
+        codes = self._codes[start:stop].tolist()
+        if code not in codes:
             raise KeyError(f"artwork {key} has no member {member!r}; it has {', '.join(self.members(key))}")
-        place = start + int(hits[0])
-        file = next(name for name, c in self._code.items() if c == code).partition("/")[0]
+        place = start + codes.index(code)
+        file = self._names[code].partition("/")[0]
         return file, int(self._shards[at]), int(self._offsets[place]), int(self._sizes[place])
 
     def _at(self, key: str) -> int:
@@ -235,9 +239,10 @@ class Index:
     def _mapped(self, file: str, shard: int) -> mmap.mmap:
         """The map of a tar, opened once; the least recently read is let go (views keep theirs alive)."""
         place = (file, shard)
-        if place not in self._maps:
-            self._maps[place] = map_file(tar_path(self.folder, file, shard))
-            if len(self._maps) > self.MAX_OPEN:
-                self._maps.popitem(last=False)
-        self._maps.move_to_end(place)
-        return self._maps[place]
+        with self._opening:
+            if place not in self._maps:
+                self._maps[place] = map_file(tar_path(self.folder, file, shard))
+                if len(self._maps) > self.MAX_OPEN:
+                    self._maps.popitem(last=False)
+            self._maps.move_to_end(place)
+            return self._maps[place]

@@ -10,7 +10,7 @@ import itertools
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ from pipeline.emotions import EMOTIONS
 from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
 from pipeline.params import STRICT, Paths, fingerprint
 from pipeline.schema import SIMILARITY, shard_stem
-from pipeline.tables import Groups, shard_file
+from pipeline.tables import Groups
 
 DECODERS = 8
 """Threads that decode for a GPU, which takes dozens of pictures a second. A CPU's own pace needs one."""
@@ -71,19 +71,31 @@ def build(
     artwork whose picture cannot be read, or that has no regions, is rejected with its reason. Raises
     `UserError` when an earlier step has not run, or the weights are not what they should be.
     """
+    wanted = jobs(paths, params, backbones)
+    process = functools.partial(process_shard, paths=paths, params=params, backbones=backbones)
+    return map_shards("similarity", paths.step("similarity"), wanted, process, parallel)
+
+
+def jobs(
+    paths: Paths, params: SimilarityParams, backbones: BackbonesParams, shards: Collection[int] | None = None
+) -> dict[int, str]:
+    """Shard -> fingerprint of all that decides its table, and of nothing else.
+
+    Of the regions that is their keys and boxes: masks or names that a new run of that step adds leave CLIP's
+    work as it is. `shards`: only these. Raises `UserError` as `build` does.
+    """
     model = (backbones.clip.name, verify(backbones.clip.checkpoint), backbones.clip.precision)
     settings = (params.utterances, params.regions, params.fit)
     code = storage.code_version(
         sys.modules[__name__], clip, *clip.SOURCES, pictures, artworks, geometry, tables
     )
-    jobs = {
+    inputs = tables.input_digests(paths, True, ("key", "path", "width", "height"), shards)
+    return {
         shard: fingerprint(
-            model, settings, code, digest, storage.sha256_file(shard_file(paths, "regions", shard))
+            model, settings, code, digest, tables.columns_digest(paths, "regions", shard, ("key", "boxes"))
         )
-        for shard, digest in tables.input_digests(paths, pictures=True).items()
+        for shard, digest in inputs.items()
     }
-    process = functools.partial(process_shard, paths=paths, params=params, backbones=backbones)
-    return map_shards("similarity", paths.step("similarity"), jobs, process, parallel)
 
 
 def process_shard(

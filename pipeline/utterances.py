@@ -8,10 +8,8 @@ sorted by key, and so by shard, with one row group a shard: later steps read the
 import dataclasses
 import itertools
 import os
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,13 +23,12 @@ import pydantic
 from pydantic import Field
 
 from pipeline import apolo, artemis, artworks, schema, storage
-from pipeline.artemis import Reject, Row
+from pipeline.annotations import COLUMNS, Annotations, Artwork, gather
+from pipeline.artemis import Reject
 from pipeline.artworks import BadImage
 from pipeline.params import STRICT, Paths, UserError
-from pipeline.progress import INTERVAL, duration
+from pipeline.progress import Meter
 
-CHUNK = 65_536
-"""Rows gathered before they become an Arrow batch: Python objects of a whole ArtEmis would need gigabytes."""
 AT_ONCE = 512
 """Pictures handed to the threads at a time."""
 
@@ -67,46 +64,6 @@ class UtterancesParams:
             raise ValueError(f"fractions {self.fractions} must be three shares that sum to 1")
 
 
-@dataclasses.dataclass(slots=True)
-class _Artwork:
-    """One artwork while the tables are made."""
-
-    number: int
-    """Position among the artworks, in the order of the csv."""
-    art_style: str
-    painting: str
-    key: str
-    repetition: int = 0
-    """The largest of its rows."""
-    split: str = ""
-    path: str | None = None
-    """Of its picture, relative to paths.wikiart."""
-    size: tuple[int, int] = (0, 0)
-    """Upright width and height, pixels."""
-    problem: Reject | None = None
-
-
-@dataclasses.dataclass
-class _Rows:
-    """The csv's valid rows in columns, its artworks, and its rejects."""
-
-    batches: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
-    works: dict[tuple[str, str], _Artwork] = dataclasses.field(default_factory=dict)
-    rejects: list[Reject] = dataclasses.field(default_factory=list)
-    count: int = 0
-
-
-_COLUMNS = pa.schema(
-    [
-        ("artemis_id", pa.int64()),
-        ("work", pa.int32()),  # position in _Rows.works
-        ("emotion", pa.string()),
-        ("utterance", pa.string()),
-        ("repetition", pa.int32()),
-    ]
-)
-
-
 def build(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     """Write ``data/utterances/{utterances,artworks,rejects}.parquet``; returns the counts.
 
@@ -116,7 +73,7 @@ def build(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     published score; giving up training rows changes nothing that is compared.)
     Raises `UserError` when nothing is left, or an input file has no usable form.
     """
-    rows = _gather(artemis.read(paths.artemis, params.max_chars))
+    rows = gather(artemis.read(paths.artemis, params.max_chars))
     works = list(rows.works.values())
     _assign_splits(rows, paths.apolo, params)
     _check_pictures(works, paths.wikiart, params)
@@ -148,43 +105,7 @@ def build(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     }
 
 
-def _gather(stream: Iterable[Row | Reject]) -> _Rows:
-    """Turn the csv's stream into columns, batch by batch."""
-    rows = _Rows()
-    pending = _columns()
-    for row in stream:
-        rows.count += 1
-        if isinstance(row, Reject):
-            rows.rejects.append(row)
-            continue
-        name = (row.art_style, row.painting)
-        work = rows.works.get(name)
-        if work is None:
-            key = schema.artwork_key(*name)
-            work = rows.works[name] = _Artwork(len(rows.works), *name, key)
-        work.repetition = max(work.repetition, row.repetition)
-        values = (row.artemis_id, work.number, row.emotion, row.utterance, row.repetition)
-        for column, value in zip(pending, values, strict=True):
-            column.append(value)
-        if len(pending[0]) == CHUNK:
-            rows.batches.append(_batch(pending))
-            pending = _columns()
-    rows.batches.append(_batch(pending))
-    return rows
-
-
-def _columns() -> tuple[list[Any], ...]:
-    return tuple([] for _ in _COLUMNS)
-
-
-def _batch(columns: tuple[list[Any], ...]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, _COLUMNS, strict=True)],
-        schema=_COLUMNS,
-    )
-
-
-def _assign_splits(rows: _Rows, apolo_folder: Path, params: UtterancesParams) -> None:
+def _assign_splits(rows: Annotations, apolo_folder: Path, params: UtterancesParams) -> None:
     """Give every artwork its split: APOLO's index files where there are any, else ArtEmis's random split.
 
     With index files, an artwork takes the strictest split of its rows; one with no row in them goes to rest.
@@ -209,26 +130,17 @@ def _assign_splits(rows: _Rows, apolo_folder: Path, params: UtterancesParams) ->
         work.split = apolo.strictest(listed[work.number]) if work.number in listed else "rest"
 
 
-def _check_pictures(works: list[_Artwork], wikiart: Path, params: UtterancesParams) -> None:
+def _check_pictures(works: list[Artwork], wikiart: Path, params: UtterancesParams) -> None:
     """Find and measure every picture; threads, because Pillow decodes outside Python's lock."""
+    meter = Meter("utterances", len(works))  # WikiArt takes many minutes
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for part in _with_progress(works):
+        for start in range(0, len(works), AT_ONCE):
+            part = works[start : start + AT_ONCE]
             list(threads.map(partial(_check_picture, wikiart=wikiart, params=params), part))
+            meter.add(len(part))
 
 
-def _with_progress(works: list[_Artwork]) -> Iterator[Sequence[_Artwork]]:
-    """Parts of the artworks; says on stderr now and then how far they are: WikiArt takes many minutes."""
-    start = shown = time.monotonic()
-    for done in range(0, len(works), AT_ONCE):
-        now = time.monotonic()
-        if now - shown >= INTERVAL:
-            shown, rate = now, done / (now - start)
-            left = duration((len(works) - done) / rate)
-            print(f"utterances: {done:,}/{len(works):,} pictures, {rate:.0f}/s, {left} left", file=sys.stderr)
-        yield works[done : done + AT_ONCE]
-
-
-def _check_picture(work: _Artwork, wikiart: Path, params: UtterancesParams) -> None:
+def _check_picture(work: Artwork, wikiart: Path, params: UtterancesParams) -> None:
     """Fill in one artwork's path and size, or its problem."""
     try:
         path = artworks.find(wikiart, work.art_style, work.painting)
@@ -246,9 +158,9 @@ def _check_picture(work: _Artwork, wikiart: Path, params: UtterancesParams) -> N
         work.path, work.size = path.relative_to(wikiart).as_posix(), (width, height)
 
 
-def _divide(rows: _Rows, works: list[_Artwork], source: str) -> tuple[pa.Table, list[Reject]]:
+def _divide(rows: Annotations, works: list[Artwork], source: str) -> tuple[pa.Table, list[Reject]]:
     """The rows whose picture is usable, with their artwork's key, and a reject for every other row."""
-    table = pa.Table.from_batches(rows.batches, _COLUMNS)
+    table = pa.Table.from_batches(rows.batches, COLUMNS)
     usable = pa.array([work.problem is None for work in works], pa.bool_()).take(table["work"])
     kept, lost = table.filter(usable), table.filter(pc.invert(usable))
     rejects = list(rows.rejects)
@@ -262,7 +174,7 @@ def _divide(rows: _Rows, works: list[_Artwork], source: str) -> tuple[pa.Table, 
     return kept.append_column("key", keys), sorted(rejects, key=lambda reject: reject.row)
 
 
-def _protect_apolo(kept: pa.Table, works: list[_Artwork], folder: Path) -> tuple[int, int, list[Reject]]:
+def _protect_apolo(kept: pa.Table, works: list[Artwork], folder: Path) -> tuple[int, int, list[Reject]]:
     """Put artworks that APOLO evaluates in its split; (items, artworks moved out of train, bad records).
 
     Goes by the painting's name, because WikiArt holds some paintings under two styles: the second copy in
@@ -274,17 +186,17 @@ def _protect_apolo(kept: pa.Table, works: list[_Artwork], folder: Path) -> tuple
     items, rejects = apolo.load_items(folder, kept, names)
     evaluated: dict[str, set[str]] = {}
     for item in items:
-        evaluated.setdefault(apolo.plain_name(item.painting), set()).add(item.split)
+        evaluated.setdefault(artworks.plain_name(item.painting), set()).add(item.split)
     moved = 0
     for work in works:
-        splits = evaluated.get(apolo.plain_name(work.painting))
+        splits = evaluated.get(artworks.plain_name(work.painting))
         if splits is not None:
             moved += work.split in ("train", "rest") and work.problem is None
             work.split = apolo.strictest(splits | ({work.split} & {"val", "test"}))
     return len(items), moved, rejects
 
 
-def _utterance_table(kept: pa.Table, works: list[_Artwork]) -> pa.Table:
+def _utterance_table(kept: pa.Table, works: list[Artwork]) -> pa.Table:
     """`schema.UTTERANCES`, by key, then in the order of the csv."""
     splits = pa.array([work.split for work in works], pa.string()).take(kept["work"])
     by_key = np.argsort(np.array([work.key for work in works])).argsort()[kept["work"].to_numpy()]
@@ -292,7 +204,7 @@ def _utterance_table(kept: pa.Table, works: list[_Artwork]) -> pa.Table:
     return ordered.select(schema.UTTERANCES.names).cast(schema.UTTERANCES)
 
 
-def _artwork_table(works: list[_Artwork], num_shards: int) -> pa.Table:
+def _artwork_table(works: list[Artwork], num_shards: int) -> pa.Table:
     """`schema.ARTWORKS` of the usable artworks, sorted by key."""
     rows = [
         {

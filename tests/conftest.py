@@ -1,6 +1,7 @@
-"""Shared fixtures: a small drawn gallery, and the real paintings where they are at hand."""
+"""Shared fixtures: small worlds on disk, and the real paintings where they are at hand."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test must never wait for a hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
 
-REAL_ART = Path(__file__).resolve().parents[2] / "shared" / "real_art"
+ROOT = Path(__file__).resolve().parents[1]
+REAL_ART = ROOT.parent / "shared" / "real_art"
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +21,36 @@ def tiny_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gallery")
     build(out, GalleryParams(artworks=12, seed=7))
     return out
+
+
+@pytest.fixture
+def checkout(tiny_gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, as after a checkout: a copied gallery, small weights, params.yaml."""
+    from tests.checkout import write_params
+    from tests.encoders import write_backbones
+
+    shutil.copytree(tiny_gallery, tmp_path / "gallery")
+    write_backbones(tmp_path / "weights")
+    shutil.copytree(ROOT / "weights" / "tiny" / "gpt2", tmp_path / "weights" / "gpt2")
+    (tmp_path / "weights" / "sha256.json").unlink()
+    for file in (ROOT / "weights" / "tiny").glob("vinvl.*"):
+        shutil.copy(file, tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    write_params()
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a world whose shards are indexed. Read only: damage a copy."""
+    from pipeline import shards
+    from pipeline.shards import ShardsParams
+    from tests import worlds
+
+    root = tmp_path_factory.mktemp("shards")
+    worlds.write_shards(worlds.paths_in(root))
+    shards.build(worlds.paths_in(root), ShardsParams())
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,16 @@ def write_world(root: Path, shards: int = 2) -> Paths:
         regions.append((key, corners.reshape(-1, 4).astype(np.float32)))
     folder = paths.step("utterances")
     storage.write_parquet(folder / "artworks.parquet", pa.Table.from_pylist(works, schema.ARTWORKS))
+    storage.write_parquet(folder / "utterances.parquet", _utterances(said))
+    shard_of = {work["key"]: work["shard"] for work in works}
+    for shard in range(shards):
+        table = _regions([(key, boxes) for key, boxes in sorted(regions) if shard_of[key] == shard])
+        storage.write_parquet(paths.step("regions") / f"{shard_stem(shard)}.parquet", table)
+    return paths
+
+
+def _utterances(said: list[tuple[str, str, str]]) -> pa.Table:
+    """`schema.UTTERANCES` from (key, emotion, utterance)."""
     rows = [
         {
             "key": key,
@@ -110,25 +120,24 @@ def write_world(root: Path, shards: int = 2) -> Paths:
         }
         for number, (key, emotion, utterance) in enumerate(said)
     ]
-    storage.write_parquet(folder / "utterances.parquet", pa.Table.from_pylist(rows, schema.UTTERANCES))
-    shard_of = {work["key"]: work["shard"] for work in works}
-    for shard in range(shards):
-        table = [
-            {
-                "key": key,
-                "boxes": boxes.tolist(),
-                "scores": [0.5] * len(boxes),
-                "labels": ["thing"] * len(boxes),
-                "attributes": None,
-                "masks": None,
-                "source": "hand",
-            }
-            for key, boxes in sorted(regions)
-            if shard_of[key] == shard
-        ]
-        out = paths.step("regions") / f"{shard_stem(shard)}.parquet"
-        storage.write_parquet(out, pa.Table.from_pylist(table, schema.REGIONS))
-    return paths
+    return pa.Table.from_pylist(rows, schema.UTTERANCES)
+
+
+def _regions(boxed: list[tuple[str, np.ndarray]]) -> pa.Table:
+    """`schema.REGIONS` from (key, boxes)."""
+    rows = [
+        {
+            "key": key,
+            "boxes": boxes.tolist(),
+            "scores": [0.5] * len(boxes),
+            "labels": ["thing"] * len(boxes),
+            "attributes": None,
+            "masks": None,
+            "source": "hand",
+        }
+        for key, boxes in boxed
+    ]
+    return pa.Table.from_pylist(rows, schema.REGIONS)
 
 
 def write_torchscript(model: Any, path: Path) -> None:

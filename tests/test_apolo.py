@@ -1,4 +1,4 @@
-"""The APOLO release: names in all their spellings, masks without pickles, items that match their csv."""
+"""The APOLO release: items that match their csv, bad records with their reason, splits of the index files."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline import apolo, artemis, schema
-from pipeline.apolo import ApoloItem, BadArray
+from pipeline import apolo, apolo_arrays, artemis, schema
 from pipeline.params import UserError
 
 ROWS = [  # (painting, emotion, utterance); the row number is the ArtEmis id
@@ -40,10 +37,10 @@ def tables(rows: list[tuple[str, str, str]] = ROWS) -> tuple[pa.Table, pa.Table]
 
 
 def release(folder: Path, records: Any, maps: tuple[str, ...] = ()) -> Path:
-    (folder / apolo.MAPS).mkdir(parents=True, exist_ok=True)
+    (folder / apolo_arrays.MAPS).mkdir(parents=True, exist_ok=True)
     (folder / "apolo.json").write_text(json.dumps(records), encoding="utf-8")
     for name in maps:
-        np.save(folder / apolo.MAPS / f"{name}.npy", np.eye(4, dtype=np.uint8))
+        np.save(folder / apolo_arrays.MAPS / f"{name}.npy", np.eye(4, dtype=np.uint8))
     return folder
 
 
@@ -52,10 +49,6 @@ def record(
 ) -> dict[str, Any]:
     ids = list(ids) if isinstance(ids, tuple) else ids
     return {"painting": painting, "artemis_id": ids, "split": split, **more}
-
-
-def item(path: Path) -> ApoloItem:
-    return ApoloItem("p", "k", "awe", "test", (0,), ("x",), path)
 
 
 def test_items_have_emotion_key_and_references(tmp_path: Path) -> None:
@@ -73,7 +66,7 @@ def test_items_have_emotion_key_and_references(tmp_path: Path) -> None:
     ]
     assert items[2].key == schema.artwork_key("Realism", "bert_no.-5")
     assert items[2].map_path.name == "bert_no.-5_awe.npy"
-    np.testing.assert_array_equal(apolo.load_truth(items[0]), np.eye(4, dtype=bool))
+    np.testing.assert_array_equal(apolo_arrays.load_truth(items[0].map_path), np.eye(4, dtype=bool))
 
 
 def test_rejected_rows_leave_the_item_its_other_utterances(tmp_path: Path) -> None:
@@ -123,133 +116,6 @@ def test_apolo_json_that_cannot_be_read(tmp_path: Path, text: str) -> None:
         apolo.load_items(tmp_path / "nowhere", *tables())
 
 
-@pytest.mark.parametrize(
-    ("asked", "on_disk"),
-    [
-        ("j.m.w.-turner_x", "j.m.w.-turner_x"),
-        ("j.m.w.-turner_x", "j#m#w#-turner_x"),
-        ("j#m#w#-turner_x", "j.m.w.-turner_x"),
-        ("eugã¨ne-boudin_x", "eugene-boudin_x"),
-        ("eugã¨ne-boudin_x", "eugène-boudin_x"),
-        ("eugã¨ne-boudin_x", "eugã¨ne-boudin_x"),
-        ("eugène-boudin_x", "eugene-boudin_x"),
-        ("eugène-boudin_x", "euge\u0300ne-boudin_x"),
-        ("eugã¨ne-b.-boudin_x", "eugene-b#-boudin_x"),
-        ("eugã¨ne-boudin_la-journée", "eugene-boudin_la-journée"),
-    ],
-)
-def test_spellings_of_one_name(tmp_path: Path, asked: str, on_disk: str) -> None:
-    assert apolo.plain_name(asked) == apolo.plain_name(on_disk)
-    for folder, suffix, find in (
-        (apolo.BOXES, "", lambda: apolo.boxes_path(tmp_path, asked)),
-        (apolo.MAPS, "_awe", lambda: apolo.map_path(tmp_path, asked, "awe")),
-    ):
-        (tmp_path / folder).mkdir()
-        assert find() is None
-        path = tmp_path / folder / f"{on_disk}{suffix}.npy"
-        path.touch()
-        assert find() == path
-
-
-def test_unsafe_names_find_nothing(tmp_path: Path) -> None:
-    (tmp_path / apolo.BOXES).mkdir()
-    (tmp_path / "secret.npy").touch()
-    assert apolo.boxes_path(tmp_path, "../secret") is None
-
-
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_characters="ãÃ#"), max_size=20))
-def test_mojibake_is_undone_and_other_names_are_left_alone(name: str) -> None:
-    assert apolo.mend_mojibake(name) == name
-    latin = "".join(char for char in name if 0xE0 <= ord(char) <= 0xFF and ord(char) != 0xF7)
-    assert apolo.mend_mojibake(latin.encode().decode("latin-1").lower()) == latin.lower()
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.eye(3, dtype=np.uint8),
-        np.eye(3, dtype=bool),
-        np.eye(3, dtype=np.uint8) * 255,
-        np.eye(3, dtype=np.float64),
-        np.asfortranarray(np.eye(3, dtype=np.int64)),
-        np.eye(3, dtype=np.uint8)[..., None],
-    ],
-)
-def test_truth_in_any_plain_form(tmp_path: Path, array: np.ndarray) -> None:
-    np.save(tmp_path / "a.npy", array)
-    truth = apolo.load_truth(item(tmp_path / "a.npy"))
-    assert truth.dtype == bool and truth.tolist() == np.eye(3, dtype=bool).tolist()
-
-
-class Evil:
-    """Unpickling it would create a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.path,))
-
-
-def bad_array(path: Path) -> BadArray:
-    with pytest.raises(BadArray) as caught:
-        apolo.load_truth(item(path))
-    return caught.value
-
-
-def test_pickles_are_refused_with_advice_and_never_run(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.array([Evil(tmp_path / "pwned")], dtype=object), allow_pickle=True)
-    error = bad_array(tmp_path / "a.npy")
-    assert error.reason == "pickled" and "astype" in error.detail
-    (tmp_path / "b.npy").write_bytes(b"\x80\x04K\x01.")  # a bare pickle
-    assert bad_array(tmp_path / "b.npy").reason in ("pickled", "not-npy")
-    assert not (tmp_path / "pwned").exists()
-
-
-def test_arrays_that_cannot_be_used(tmp_path: Path) -> None:
-    assert bad_array(tmp_path / "nowhere.npy").reason == "missing"
-    (tmp_path / "empty.npy").touch()
-    assert bad_array(tmp_path / "empty.npy").reason == "not-npy"
-    np.save(tmp_path / "cut.npy", np.zeros((100, 100)))
-    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:500])
-    assert bad_array(tmp_path / "cut.npy").reason == "not-npy"
-    np.savez(tmp_path / "zip.npz", a=np.zeros(3))
-    (tmp_path / "zip.npz").rename(tmp_path / "zip.npy")
-    assert bad_array(tmp_path / "zip.npy").reason == "not-npy"
-    for name, array, reason in (
-        ("flat", np.zeros(4), "wrong-shape"),
-        ("colour", np.zeros((4, 4, 3)), "wrong-shape"),
-        ("none", np.zeros((0, 4)), "wrong-shape"),
-        ("text", np.array([["a"]]), "wrong-values"),
-        ("nan", np.full((2, 2), np.nan), "wrong-values"),
-    ):
-        np.save(tmp_path / f"{name}.npy", array)
-        assert bad_array(tmp_path / f"{name}.npy").reason == reason, name
-
-
-def test_a_header_that_promises_terabytes_costs_nothing(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((10, 10), np.uint8))
-    data = (tmp_path / "a.npy").read_bytes()
-    (tmp_path / "a.npy").write_bytes(data.replace(b"(10, 10), }" + b" " * 10, b"(9999999, 9999999), }"))
-    assert bad_array(tmp_path / "a.npy").reason == "not-npy"
-
-
-def test_boxes(tmp_path: Path) -> None:
-    rows = [[0.1, 0.2, 0.5, 0.6, 9], [-0.1, 0, 1.1, 1, 9], [0.5, 0.5, 0.5, 0.9, 9], [np.nan, 0, 1, 1, 9]]
-    np.save(tmp_path / "a.npy", np.array(rows))
-    boxes = apolo.load_boxes(tmp_path / "a.npy")
-    assert boxes.dtype == np.float32
-    np.testing.assert_array_equal(boxes, np.array(rows, np.float32)[:, :4])
-    np.save(tmp_path / "a.npy", np.zeros((0, 4)))
-    assert apolo.load_boxes(tmp_path / "a.npy").shape == (0, 4)
-    np.save(tmp_path / "a.npy", np.array([[10.0, 20, 200, 300]]))
-    with pytest.raises(BadArray, match="wrong-values"):
-        apolo.load_boxes(tmp_path / "a.npy")
-    np.save(tmp_path / "a.npy", np.zeros((3, 2)))
-    with pytest.raises(BadArray, match="wrong-shape"):
-        apolo.load_boxes(tmp_path / "a.npy")
-
-
 @pytest.mark.parametrize("orient", ["columns", "records", "index", "split"])
 def test_index_files_in_every_form_that_pandas_writes(tmp_path: Path, orient: Any) -> None:
     folder = tmp_path / apolo.INDEX
@@ -281,7 +147,7 @@ def test_real_release(real_art: Path) -> None:
     items, rejects = apolo.load_items(real_art / "apolo", *tables(kept))
     assert len(items) == 18 and not rejects
     for found in items:
-        truth = apolo.load_truth(found)
+        truth = apolo_arrays.load_truth(found.map_path)
         assert truth.ndim == 2 and 0 < truth.mean() < 1
         assert all(kept[i][1] == found.emotion for i in found.artemis_ids)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline import apolo, regions, storage, utterances
+from pipeline import apolo_arrays, regions, storage, utterances
 from pipeline.backbones import BackbonesParams, VinvlParams
 from pipeline.parallel import ParallelParams
 from pipeline.params import Paths, UserError
@@ -47,12 +47,12 @@ def world(tmp_path: Path) -> Paths:
     rows = sorted((work(name) for name in NAMES), key=lambda row: row["key"])
     table = pa.Table.from_pylist(rows, schema=ARTWORKS)
     storage.write_parquet(paths.step("utterances") / "artworks.parquet", table)
-    (paths.apolo / apolo.BOXES).mkdir(parents=True)
+    (paths.apolo / apolo_arrays.BOXES).mkdir(parents=True)
     return paths
 
 
 def save(paths: Paths, name: str, array: Any, **more: Any) -> None:
-    np.save(paths.apolo / apolo.BOXES / f"{name}.npy", array, **more)
+    np.save(paths.apolo / apolo_arrays.BOXES / f"{name}.npy", array, **more)
 
 
 def build(world: Paths, source: Any = "apolo") -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -135,7 +135,7 @@ def test_hostile_arrays_are_rejects(world: Paths, kind: str, capsys: pytest.Capt
 
 @pytest.mark.parametrize("data", [b"", b"\x93NUMPY", b"not an array", b"PK\x03\x04 and so on"])
 def test_what_is_no_npy_file_is_a_reject(world: Paths, data: bytes) -> None:
-    (world.apolo / apolo.BOXES / f"{NAMES[0]}.npy").write_bytes(data)
+    (world.apolo / apolo_arrays.BOXES / f"{NAMES[0]}.npy").write_bytes(data)
     counts, rows = build(world)
     assert not rows and counts["reasons"] == {"boxes-not-npy": 1, "no-boxes-file": 3}
 
@@ -170,7 +170,7 @@ def test_in_is_kept_and_dropped_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, array: np.ndarray
 ) -> None:
     paths = paths_in(tmp_path_factory.getbasetemp() / "any")
-    (paths.apolo / apolo.BOXES).mkdir(parents=True, exist_ok=True)
+    (paths.apolo / apolo_arrays.BOXES).mkdir(parents=True, exist_ok=True)
     save(paths, "p", array)
     ((artwork, found),) = apolo_boxes.regions([work("p")], paths, RegionsParams(), BACKBONES)
     if isinstance(found, Found):
@@ -198,7 +198,7 @@ def test_real_paintings(real_art: Path, tmp_path: Path) -> None:
     assert len(works) == 7
     rng = np.random.default_rng(0)
     wanted = {}
-    (paths.apolo / apolo.BOXES).mkdir()
+    (paths.apolo / apolo_arrays.BOXES).mkdir()
     for row in works[1:]:
         size = np.array([row["width"], row["height"]])
         corner = rng.integers(0, size // 2, (5, 2))

@@ -220,3 +220,10 @@ def test_real_paintings(real_art: Path) -> None:
     for path in paths:
         width, height = artworks.verify(path)
         assert artworks.read_image(path).shape == (height, width, 3)
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_characters="ãÃ#"), max_size=20))
+def test_mojibake_is_undone_and_other_names_are_left_alone(name: str) -> None:
+    assert artworks.mend_mojibake(name) == name
+    latin = "".join(char for char in name if 0xE0 <= ord(char) <= 0xFF and ord(char) != 0xF7)
+    assert artworks.mend_mojibake(latin.encode().decode("latin-1").lower()) == latin.lower()

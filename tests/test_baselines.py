@@ -79,7 +79,7 @@ def test_only_shards_of_the_asked_artworks_are_opened(tmp_path: Path) -> None:
         clip_vinvl.PseudoMasks(paths, keys(4))
 
 
-def test_a_damaged_mask_is_refused_by_value_error(tmp_path: Path) -> None:
+def test_a_damaged_mask_is_refused_by_value_error() -> None:
     from model.methods import decode_png
 
     assert decode_png(png(np.arange(12, dtype=np.uint8).reshape(3, 4))).tolist()[2] == [8, 9, 10, 11]

@@ -19,7 +19,7 @@ from model.bench.loader import _members, bench_loader
 from model.bench.train import measure_steps
 from model.checkpoint import load_tokenizer
 from model.data import Batch, Frame, Samples
-from model.emosem import EmoSEMConfig
+from model.emosem_config import EmoSEMConfig
 from model.flops import Part
 from model.train import new_model, new_samples
 from model.train_params import TrainParams

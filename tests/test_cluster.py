@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import parallel, storage, worker
+from pipeline import storage, worker
 from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
 from pipeline.params import UserError
 from pipeline.worker import Ticket
@@ -188,7 +188,7 @@ def nothing(shard: int) -> ShardOutcome:
 
 
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "CONNECT", 0.5)
+    monkeypatch.setattr("pipeline.cluster.CONNECT", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(UserError, match="no Dask scheduler answers at"):
             map_shards("x", tmp_path / "out", {0: "a"}, nothing, ParallelParams(scheduler=address))

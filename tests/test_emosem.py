@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from model.checkpoint import load_sam_decoder, new_model
-from model.emosem import EmoSEM, EmoSEMConfig, build_emosem
+from model.emosem import EmoSEM, build_emosem
+from model.emosem_config import EmoSEMConfig
 from pipeline.params import UserError
 from tests import tiny_world
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +98,25 @@ def test_what_changes_a_result_is(world: Paths, backbones: BackbonesParams) -> N
         assert features.build(world, changed, backbones, SEQUENTIAL)["skipped"] == 2
     rough = dataclasses.replace(backbones, clip=dataclasses.replace(backbones.clip, precision="bf16"))
     assert features.build(world, changed, rough, SEQUENTIAL)["done"] == 2
+
+
+@pytest.mark.parametrize(
+    ("left_out", "idle"),
+    [
+        ({"sam_dtype": "none"}, {"precision": "bf16"}),
+        ({"clip_dtype": "none"}, {"clip_normalisation": "imagenet"}),
+    ],
+)
+def test_settings_of_an_encoder_that_is_left_out_change_nothing(
+    world: Paths, backbones: BackbonesParams, left_out: dict[str, Any], idle: dict[str, Any]
+) -> None:
+    features.build(world, FeaturesParams(**left_out), backbones, SEQUENTIAL)
+    before = {p.name: p.read_bytes() for p in world.step("features").iterdir()}
+    assert features.build(world, FeaturesParams(**left_out, **idle), backbones, SEQUENTIAL)["skipped"] == 2
+    for file in world.step("features").iterdir():
+        file.unlink()
+    features.build(world, FeaturesParams(**left_out, **idle), backbones, SEQUENTIAL)
+    assert {p.name: p.read_bytes() for p in world.step("features").iterdir()} == before
 
 
 def test_clip_sees_pixels_normalised_as_asked(world: Paths, backbones: BackbonesParams) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,8 +218,6 @@ def test_reruns_are_byte_identical_and_cost_nothing(world: Paths, tmp_path: Path
 def test_only_shards_with_changed_inputs_are_redone(world: Paths) -> None:
     masks.build(world, MasksParams(), ParallelParams())
     table = world.step("utterances") / "utterances.parquet"
-    import pyarrow.parquet as pq
-
     rows = pq.read_table(table).to_pylist()
     changed = schema.artwork_key("Drawn", "ada_title-1")
     for row in rows:
@@ -227,6 +226,32 @@ def test_only_shards_with_changed_inputs_are_redone(world: Paths) -> None:
     storage.write_parquet(table, pa.Table.from_pylist(rows, schema.UTTERANCES))
     counts = masks.build(world, MasksParams(), ParallelParams())
     assert (counts["done"], counts["skipped"]) == (1, 1)
+
+
+def change_regions(paths: Paths, shard: int, **changed: Any) -> None:
+    """Other values in columns of the first row of a shard's regions."""
+    file = paths.step("regions") / f"{shard_stem(shard)}.parquet"
+    rows = pq.read_table(file).to_pylist()
+    rows[0] |= changed
+    storage.write_parquet(file, pa.Table.from_pylist(rows, schema.REGIONS))
+
+
+def test_what_masks_do_not_read_redoes_nothing(world: Paths) -> None:
+    box, sam = MasksParams(), MasksParams(support="sam")
+    count = len(pq.read_table(world.step("regions") / "000001.parquet")["boxes"][0])
+    masks.build(world, box, ParallelParams())
+    before = {p.name: p.read_bytes() for p in world.step("masks").iterdir()}
+    change_regions(world, 1, masks=["one"] * count, labels=["cat"] * count, scores=[0.1] * count)
+    assert masks.build(world, box, ParallelParams())["skipped"] == 2
+    for file in world.step("masks").glob("*.json"):
+        file.unlink()
+    assert masks.build(world, box, ParallelParams())["done"] == 2
+    assert {p.name: p.read_bytes() for p in world.step("masks").iterdir()} == before
+    assert masks.build(world, sam, ParallelParams())["done"] == 2
+    change_regions(world, 1, masks=["other"] * count)
+    assert masks.build(world, sam, ParallelParams())["done"] == 1
+    change_regions(world, 1, source="another detector")  # which KEY.json names
+    assert masks.build(world, sam, ParallelParams())["done"] == 1
 
 
 def test_artworks_without_similarity_are_rejected_with_a_reason(world: Paths) -> None:

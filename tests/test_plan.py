@@ -3,14 +3,18 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from pipeline import counts, features, machine, masks, plan, regions, shards, similarity, utterances
+from pipeline.backbones import verify
 from pipeline.emotions import EMOTIONS
+from pipeline.features import FeaturesParams
 from pipeline.parallel import ParallelParams
 from pipeline.params import Paths, UserError
 from pipeline.sample_run import Settings, by_artwork, time_steps
@@ -116,33 +120,189 @@ def test_planned_bytes_are_what_the_steps_then_write(params_file: Path, made: di
     assert written("utterances") < step(made, "utterances")["write_bytes"] + 16_000
 
 
-def test_done_counts_finished_shards_of_this_csv_only(params_file: Path, tmp_path: Path) -> None:
-    settings = Settings.load(params_file)
-    sections = yaml.safe_load(params_file.read_text())
-    sections["paths"]["data"] = str(tmp_path / "data")
-    file = tmp_path / "params.yaml"
-    file.write_text(yaml.safe_dump(sections))
-    paths = Settings.load(file).paths
+# ---- what is done -----------------------------------------------------------------------------------
 
-    def done() -> dict[str, tuple[int, int]]:
-        rows = plan.make_plan(file, measured=False)["steps"]
-        return {row["step"]: (row["done"], row["parts"]) for row in rows}
 
-    parts = len(counts.count(paths, settings.utterances).per_shard)
-    assert done()["utterances"] == (0, 1)
-    utterances.build(paths, settings.utterances)
-    regions.build(paths, settings.regions, settings.backbones, ParallelParams())
-    assert done()["utterances"] == (1, 1)
-    assert done()["regions"] == (parts, parts)
-    assert done()["features"] == (0, parts)
-    next(paths.step("regions").glob("*.parquet")).unlink()
-    assert done()["regions"] == (parts - 1, parts)
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Params in a file, and where their data lies."""
+
+    file: Path
+
+    def change(self, **sections: dict[str, Any]) -> "World":
+        """The same data by other params: these sections, laid over those of the file."""
+        found = yaml.safe_load(self.file.read_text())
+        for name, values in sections.items():
+            found[name] = {**found.get(name, {}), **values}
+        file = self.file.with_name("changed.yaml")
+        file.write_text(yaml.safe_dump(found))
+        return World(file)
+
+    @property
+    def paths(self) -> Paths:
+        return Settings.load(self.file).paths
+
+    def resume(self) -> dict[str, int]:
+        """Run the steps after utterances; step -> shards that were made."""
+        s, one = Settings.load(self.file), ParallelParams()
+        made = {
+            "regions": regions.build(s.paths, s.regions, s.backbones, one),
+            "similarity": similarity.build(s.paths, s.similarity, s.backbones, one),
+            "masks": masks.build(s.paths, s.masks, one),
+            "features": features.build(s.paths, s.features, s.backbones, one),
+        }
+        shards.build(s.paths, s.shards)
+        return {name: counts["done"] for name, counts in made.items()}
+
+    def done(self) -> dict[str, int]:
+        """Step -> finished parts, by the plan."""
+        rows = plan.make_plan(self.file, measured=False)["steps"]
+        assert {row["parts"] for row in rows} <= {1, PARTS}
+        return {row["step"]: row["done"] for row in rows}
+
+
+PARTS = 3
+ALL = {"utterances": 1, "regions": 3, "similarity": 3, "masks": 3, "features": 3, "shards": 1}
+
+
+def copy_world(params_file: Path, folder: Path) -> World:
+    """These params with pictures and data of their own in a new folder."""
+    found = yaml.safe_load(params_file.read_text())
+    for name in ("wikiart", "data"):
+        if Path(found["paths"][name]).is_dir():
+            shutil.copytree(found["paths"][name], folder / name)
+        found["paths"][name] = str(folder / name)
+    file = folder / "params.yaml"
+    file.write_text(yaml.safe_dump(found))
+    return World(file)
+
+
+@pytest.fixture(scope="module")
+def built(params_file: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """All steps have run, and one picture could not be read: it is damaged, and only its header is sound."""
+    world = copy_world(params_file, tmp_path_factory.mktemp("built"))
+    picture = min(world.paths.wikiart.rglob("*.jpg"))
+    whole = picture.read_bytes()
+    utterances.build(world.paths, Settings.load(world.file).utterances)
+    picture.write_bytes(whole[:300] + bytes(len(whole) - 300))
+    world.resume()
+    return world
+
+
+@pytest.fixture
+def own(built: World, tmp_path: Path) -> World:
+    """A copy of it to spoil."""
+    return copy_world(built.file, tmp_path)
+
+
+def test_after_a_run_all_is_done_with_rejects_and_all(built: World) -> None:
+    for step in ("regions", "similarity", "masks", "features"):
+        found = [json.loads(file.read_text()) for file in built.paths.step(step).glob("[0-9]*.json")]
+        assert sum(len(sidecar["rejects"]) for sidecar in found) == 1
+    assert built.done() == ALL
+    assert built.change(parallel={"retry_failed": True}).done() == ALL
+
+
+@pytest.mark.parametrize(
+    ("change", "undone"),
+    [
+        ({"regions": {"max_detections": 4}}, ("regions", "similarity", "masks", "shards")),
+        ({"regions": {"sam_support": True}}, ("regions", "similarity", "masks", "shards")),
+        ({"similarity": {"fit": "center"}}, ("similarity", "masks", "shards")),
+        ({"masks": {"long_side": 128}}, ("masks", "shards")),
+        ({"features": {"sam_dtype": "int8"}}, ("features", "shards")),
+        ({"utterances": {"num_shards": 2}}, tuple(ALL)),
+        ({"similarity": {"batch": 3}, "features": {"batch": 2}, "parallel": {"workers": 2}}, ()),
+    ],
+    ids=str,
+)
+def test_a_changed_param_undoes_its_step_and_those_after_it(
+    built: World, change: dict[str, Any], undone: tuple[str, ...]
+) -> None:
+    changed = built.change(**change)
+    parts = len(counts.count(changed.paths, Settings.load(changed.file).utterances).per_shard)
+    assert parts == change.get("utterances", {}).get("num_shards", PARTS)
+    rows = plan.make_plan(changed.file, measured=False)["steps"]
+    assert {row["step"]: row["done"] for row in rows} == ALL | dict.fromkeys(undone, 0)
+    for row in rows:
+        assert row["parts"] == (parts if ALL[row["step"]] > 1 else 1)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "undone"),
+    [
+        ("clip", ("similarity", "masks", "features", "shards")),
+        ("sam", ("features", "shards")),
+        ("vinvl", ("regions", "similarity", "masks", "shards")),
+    ],
+)
+def test_without_its_weights_nothing_of_a_step_is_done(
+    built: World, encoder: str, undone: tuple[str, ...]
+) -> None:
+    values = yaml.safe_load(built.file.read_text())["backbones"].get(encoder, {})
+    changed = built.change(backbones={encoder: {**values, "checkpoint": "nowhere/at.all"}})
+    assert changed.done() == ALL | dict.fromkeys(undone, 0)
+
+
+def test_files_that_are_gone_or_cut_short_are_not_done_nor_what_is_made_of_them(own: World) -> None:
+    (own.paths.step("regions") / "000001.parquet").unlink()
+    assert own.done() == ALL | {"regions": 2, "similarity": 2, "masks": 2, "shards": 0}
+    tar = own.paths.step("features") / "000000.tar"
+    tar.write_bytes(tar.read_bytes()[:-1024])
+    (own.paths.step("similarity") / "000002.json").write_text("{")
+    assert own.done() == ALL | {"regions": 2, "similarity": 1, "masks": 1, "features": 2, "shards": 0}
+    shutil.rmtree(own.paths.step("utterances"))
+    assert own.done() == dict.fromkeys(ALL, 0)
+
+
+def test_a_changed_picture_undoes_its_shard_alone_and_the_run_does_what_the_plan_says(own: World) -> None:
+    works = pq.read_table(own.paths.step("utterances") / "artworks.parquet").to_pylist()
+    picture = own.paths.wikiart / works[-1]["path"]
+    picture.write_bytes(picture.read_bytes() + b"x")  # after its end, where no decoder looks
+    found = own.done()
+    assert found == ALL | {"regions": 2, "similarity": 2, "masks": 2, "features": 2, "shards": 0}
+    assert own.resume() == {
+        **{step: PARTS - found[step] for step in ("regions", "similarity", "features")},
+        "masks": 0,  # the picture is the same to look at, and so are its boxes and cosines
+    }
+    assert own.done() == ALL
+
+
+def test_a_shard_is_only_fingerprinted_where_there_is_something(
+    built: World, params_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first plan must not wait for gigabytes of weights to be hashed."""
+    hashed: list[Path] = []
+
+    def note(path: Path) -> str:
+        hashed.append(path)
+        return verify(path)
+
+    for module in (similarity, features):
+        monkeypatch.setattr(module, "verify", note)
+    plan.make_plan(params_file, measured=False)
+    assert hashed == []
+    built.done()
+    assert {path.name for path in hashed} == {"clip.safetensors", "sam.safetensors"}
+
+
+def test_another_csv_undoes_everything(own: World, tmp_path: Path) -> None:
     shorter = tmp_path / "shorter.csv"
-    shorter.write_text("".join(paths.artemis.read_text(encoding="utf-8").splitlines(keepends=True)[:8]))
-    sections["paths"]["artemis"] = str(shorter)
-    file.write_text(yaml.safe_dump(sections))
-    assert done()["utterances"] == (0, 1)
-    assert done()["regions"][0] < parts - 1
+    lines = own.paths.artemis.read_text(encoding="utf-8").splitlines(keepends=True)
+    shorter.write_text("".join(lines[:-1]))
+    assert own.change(paths={"artemis": str(shorter)}).done() == dict.fromkeys(ALL, 0)
+
+
+def test_what_is_made_again_needs_no_room_of_its_own(built: World) -> None:
+    def needed(world: World) -> int:
+        return sum(place["needed"] for place in plan.make_plan(world.file, measured=False)["disk"])
+
+    assert needed(built) == 0
+    each = features.bytes_per_artwork(FeaturesParams(), Settings.load(built.file).backbones)
+    smaller = built.change(features={"sam_dtype": "int8"})
+    assert smaller.done()["features"] == 0 and needed(smaller) == 0
+    empty = built.change(paths={"data": str(built.file.parent / "none")})
+    assert needed(empty) >= 12 * each
 
 
 def test_without_weights_bytes_are_given_and_rates_are_unknown(params_file: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from model import predict as module
 from model.checkpoint import new_model
-from model.data import read_features
 from model.emosem import EmoSEM
+from model.grids import read_features
 from model.predict import PredictParams, answer, other_emotions, predict
 from pipeline.apolo import ApoloItem
 from pipeline.emotions import EMOTIONS

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline import apolo, artemis, storage, utterances
+from pipeline import apolo, apolo_arrays, artemis, storage, utterances
 from pipeline.artemis import Row
 from pipeline.emotions import EMOTIONS, SOMETHING_ELSE
 from pipeline.gallery import GalleryParams, Motif, Scene, build, release, scene
@@ -140,7 +140,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_boxes_propose_every_motif_and_more(tiny_gallery: Path, scenes: dict[str, Scene]) -> None:
     for painting, world in scenes.items():
-        path = apolo.boxes_path(tiny_gallery / "apolo", painting)
+        path = apolo_arrays.boxes_path(tiny_gallery / "apolo", painting)
         assert path is not None
         boxes = np.load(path, allow_pickle=False)
         assert boxes.dtype == np.float32 and boxes.ndim == 2 and boxes.shape[1] == 4
@@ -150,7 +150,7 @@ def test_boxes_propose_every_motif_and_more(tiny_gallery: Path, scenes: dict[str
             own = np.array(motif.box) / [width, height, width, height]
             assert max(overlap(own, box) for box in boxes) > 0.6
         assert len(boxes) > len(world.motifs)
-        assert len(apolo.load_boxes(path)) == len(boxes)
+        assert len(apolo_arrays.load_boxes(path)) == len(boxes)
 
 
 def test_the_release_reads_back_without_a_loss(tiny_gallery: Path, tmp_path: Path) -> None:

@@ -366,7 +366,7 @@ def test_a_second_run_writes_the_same_bytes_and_goes_without_what_cannot_run(
     assert (paths.step("score") / "items.parquet").read_bytes() == before
 
 
-def test_user_mistakes_end_in_one_message(world: tuple[Paths, BackbonesParams], tmp_path: Path) -> None:
+def test_user_mistakes_end_in_one_message(tmp_path: Path) -> None:
     paths = paths_in(tmp_path)
     with pytest.raises(UserError, match="run the utterances step"):
         read_items(paths.apolo, "test", paths)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -17,7 +18,7 @@ from pipeline.artworks import read_image
 from pipeline.backbones import BackbonesParams
 from pipeline.backbones.clip import Clip, load_clip
 from pipeline.parallel import ParallelParams
-from pipeline.params import Paths, UserError
+from pipeline.params import Paths, RunFailed, UserError
 from pipeline.schema import SIMILARITY, shard_stem
 from pipeline.similarity import SimilarityParams
 from tests.encoders import write_backbones, write_world
@@ -200,6 +201,53 @@ def test_what_changes_a_score_redoes_the_shards(world: Paths, backbones: Backbon
         assert similarity.build(world, params, weights, SEQUENTIAL)["done"] == 2
         assert similarity.build(world, params, weights, SEQUENTIAL)["skipped"] == 2
     assert similarity.build(world, SimilarityParams(batch=3), rough, SEQUENTIAL)["skipped"] == 2
+
+
+def rewrite(file: Path, kind: pa.Schema, **changed: Any) -> None:
+    """A table again, with other values in some columns of its first row."""
+    found = pq.read_table(file).to_pylist()
+    found[0] |= changed
+    storage.write_parquet(file, pa.Table.from_pylist(found, kind))
+
+
+def test_only_what_clip_looks_at_costs_its_time(world: Paths, backbones: BackbonesParams) -> None:
+    """SAM's masks of the boxes, names and scores come and go, and so does the split: CLIP sees none of it."""
+    params = SimilarityParams()
+    similarity.build(world, params, backbones, SEQUENTIAL)
+    before = {p.name: p.read_bytes() for p in world.step("similarity").iterdir()}
+    file = world.step("regions") / f"{shard_stem(1)}.parquet"
+    boxes = pq.read_table(file)["boxes"][0].as_py()
+    new = {"masks": ["{}"] * len(boxes), "labels": ["cat"] * len(boxes), "scores": [0.1] * len(boxes)}
+    rewrite(file, schema.REGIONS, **new)
+    table = pq.read_table(file)
+    pq.write_table(table, file, compression="none", row_group_size=1, use_dictionary=False)
+    folder = world.step("utterances")
+    rewrite(folder / "artworks.parquet", schema.ARTWORKS, split="test")
+    rewrite(folder / "utterances.parquet", schema.UTTERANCES, split="test", repetition=9)
+    assert similarity.build(world, params, backbones, SEQUENTIAL)["skipped"] == 2
+    for shard in (0, 1):
+        similarity.process_shard(shard, world, params, backbones)
+    assert {p.name: p.read_bytes() for p in world.step("similarity").iterdir()} == before
+
+    today = similarity.jobs(world, params, backbones)
+    assert similarity.jobs(world, params, backbones, shards={1}) == {1: today[1]}
+    boxes[-1][2] += 1.0
+    rewrite(file, schema.REGIONS, boxes=boxes)
+    moved = similarity.jobs(world, params, backbones)
+    assert moved[0] == today[0] and moved[1] != today[1]
+    counts = similarity.build(world, params, backbones, SEQUENTIAL)
+    assert (counts["done"], counts["skipped"]) == (1, 1)
+
+
+def test_a_damaged_table_of_regions_fails_its_shard_alone(world: Paths, backbones: BackbonesParams) -> None:
+    file = world.step("regions") / f"{shard_stem(0)}.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100] + bytes(len(whole) - 100))
+    with pytest.raises(RunFailed):
+        similarity.build(world, SimilarityParams(), backbones, SEQUENTIAL)
+    file.write_bytes(whole)
+    counts = similarity.build(world, SimilarityParams(), backbones, SEQUENTIAL)
+    assert (counts["done"], counts["skipped"]) == (1, 1)
 
 
 def test_hostile_texts_boxes_and_pictures(world: Paths, backbones: BackbonesParams) -> None:

@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.data import Batch, Samples
+from model.batch import Batch
+from model.data import Samples
 from model.losses import IGNORE
+from model.objective import answer, losses_of, new_objective
 from model.schedule import MicroBatch, new_optimisation
-from model.train import _step, answer, losses_of, new_accelerator, new_model, new_objective, new_samples
+from model.train import _step, new_accelerator, new_model, new_samples
 from model.train_params import TrainParams
 from pipeline.backbones.sam import build_sam
 from pipeline.shard_index import Index

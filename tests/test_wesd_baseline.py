@@ -252,7 +252,7 @@ def test_a_run_writes_maps_that_score_reads_and_the_same_bytes_again(world: Inde
     assert first == {file.name: storage.sha256_file(file) for file in folder.iterdir()}
 
 
-def test_shards_without_a_training_split_or_tokens_are_named(world: Index, tmp_path: Path) -> None:
+def test_shards_without_a_training_split_or_tokens_are_named(world: Index) -> None:
     with pytest.raises(UserError, match=r"no rest artwork to learn from"):
         train_wesd.read_pairs(world, "rest")
     with pytest.raises(UserError, match=r"WESD reads CLIP's tokens.*baselines.wesd: null"):

@@ -1,6 +1,8 @@
 """A made-up world on disk: the folders of the data steps, small, without running any step."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +258,19 @@ def write_everything(root: Path, count: int = 8, hostile: bool = False) -> Paths
     write_scores(paths, count)
     write_curves(paths)
     return paths
+
+
+def copy_of(indexed: Path, tmp_path: Path) -> Paths:
+    """A copy of a world's data, to be damaged."""
+    shutil.copytree(indexed / "data", tmp_path / "data", dirs_exist_ok=True)
+    return paths_in(tmp_path)
+
+
+def rewrite(path: Path, change: Callable[[list[Any]], list[Any]]) -> None:
+    """Put a tar's samples through `change` and write them back as a whole, valid tar."""
+    storage.write_tar(path, change(list(storage.read_tar(path))))
+
+
+def verify(paths: Paths) -> list[shards.Problem]:
+    """All that is wrong with the world's shards."""
+    return shards.verify(paths.step("shards"))

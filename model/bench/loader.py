@@ -1,15 +1,18 @@
 """How fast batches are read, against reading the same bytes and doing nothing with them."""
 
+import itertools
+import os
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from model.bench import significant
 from model.data import Samples
-from model.loader import load
+from model.loader import AHEAD, load
 from pipeline.emotions import EMOTIONS
 
 TURNS = 3
@@ -26,17 +29,19 @@ def bench_loader(samples: Samples, numbers: Sequence[np.ndarray], workers: int) 
 
     Returns:
         ``gigabytes_per_second`` of stored bytes turned into batches, ``raw_gigabytes_per_second`` of the same
-        bytes copied by one process, ``share_of_raw``.
+        bytes read from their files, one member after another, by one thread; ``share_of_raw``.
     """
-    members = [_members(samples, chosen) for chosen in numbers]
-    size = sum(len(samples.index.view(*member)) for batch in members for member in batch)
-    raw = min(_raw_seconds(samples, members) for _ in range(TURNS + 1))
-    ready = min(_batch_seconds(samples, numbers, workers) for _ in range(1 if workers else TURNS))
+    places = [[samples.index.place(*member) for member in _members(samples, chosen)] for chosen in numbers]
+    size = sum(count for batch in places for *_, count in batch)
+    raw, ready = [], []
+    for _ in range(TURNS):  # in turns, so that what disturbs the machine disturbs both
+        raw.append(_raw_seconds(places))
+        ready.append(_batch_seconds(samples, numbers, workers))
     return {
         "workers": workers,
-        "gigabytes_per_second": significant(size / ready / 1e9),
-        "raw_gigabytes_per_second": significant(size / raw / 1e9),
-        "share_of_raw": significant(raw / ready),
+        "gigabytes_per_second": significant(size / min(ready) / 1e9),
+        "raw_gigabytes_per_second": significant(size / min(raw) / 1e9),
+        "share_of_raw": significant(min(raw) / min(ready)),
     }
 
 
@@ -52,28 +57,24 @@ def _members(samples: Samples, chosen: np.ndarray) -> list[tuple[str, str]]:
     return found
 
 
-def _raw_seconds(samples: Samples, members: list[list[tuple[str, str]]]) -> float:
-    start = time.perf_counter()
-    for batch in members:
-        kept = [samples.index.read(*member) for member in batch]  # a batch's memory at once, as a loader's
-        del kept
-    return time.perf_counter() - start
+def _raw_seconds(places: Sequence[Sequence[tuple[Path, int, int]]]) -> float:
+    with ExitStack() as stack:
+        files = {tar: stack.enter_context(tar.open("rb", buffering=0)) for b in places for tar, *_ in b}
+        start = time.perf_counter()
+        for batch in places:
+            kept = [os.pread(files[tar].fileno(), size, offset) for tar, offset, size in batch]
+            del kept  # a batch's memory at once, as a loader's
+        return time.perf_counter() - start
 
 
 def _batch_seconds(samples: Samples, numbers: Sequence[np.ndarray], workers: int) -> float:
-    """Of all batches but the first `2 * workers`, scaled up to all: the first ones wait for the workers."""
-    if not workers:
-        start = time.perf_counter()
-        for chosen in numbers:
-            batch = samples[chosen.tolist()]
-        del batch
-        return time.perf_counter() - start
-    skipped = 2 * workers
-    cycled = [*numbers[:skipped], *numbers]
-    with closing(load(samples, cycled, torch.device("cpu"), workers=workers)) as batches:
-        for _ in range(skipped):
+    """Of all batches, after enough others for the workers to be at full pace, and with as many read ahead."""
+    ahead = AHEAD * workers
+    turning = itertools.islice(itertools.cycle(numbers), len(numbers) + 2 * ahead)
+    with closing(load(samples, turning, torch.device("cpu"), workers=workers)) as batches:
+        for _ in range(ahead):
             next(batches)
         start = time.perf_counter()
-        for _ in batches:
-            pass
+        for _ in numbers:
+            next(batches)
         return time.perf_counter() - start

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import torch
@@ -12,8 +11,9 @@ from segment_anything import sam_model_registry
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from model.emosem import EmoSEM, EmoSEMConfig, build_emosem
-from pipeline import storage
+from model.emosem import EmoSEM, build_emosem
+from model.emosem_config import EmoSEMConfig
+from pipeline import raster, storage
 from pipeline.emotions import EMOTIONS
 from pipeline.schema import INDEX, shard_stem
 from pipeline.shard_index import Index, list_members
@@ -89,5 +89,5 @@ def _masks(rng: np.random.Generator, keys: list[str]) -> Iterator[tuple[str, dic
             mask = np.zeros((256, 205), dtype=np.uint8)
             for x, y in rng.integers(0, 200, (6, 2)):  # boxes over each other, as similarities are spread
                 mask[y : y + 60, x : x + 60] = np.maximum(mask[y : y + 60, x : x + 60], rng.integers(256))
-            files[f"{emotion}.png"] = bytes(cv2.imencode(".png", mask)[1])
+            files[f"{emotion}.png"] = raster.png_bytes(mask)
         yield key, files

@@ -6,6 +6,7 @@ model in memory and keeps nothing.
 
 import dataclasses
 import itertools
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -17,15 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.batch import Batch
 from model.bench import significant
 from model.bench.loader import bench_loader
 from model.checkpoint import load_tokenizer
-from model.data import Batch, Samples
+from model.data import Samples
 from model.emosem import EmoSEM
 from model.loader import load
+from model.objective import new_objective
 from model.resident import Resident
 from model.schedule import Epochs, new_optimisation
-from model.train import new_accelerator, new_model, new_objective, new_samples
+from model.train import new_accelerator, new_model, new_samples
 from model.train_params import TrainParams
 from pipeline.backbones import BackbonesParams
 from pipeline.machine import device_name
@@ -114,9 +117,10 @@ def bench_true_size(params: TrainParams, backbones: BackbonesParams) -> dict[str
 
 
 def _loader(samples: Samples, params: TrainParams) -> list[dict[str, float]]:
-    """Reading in the training process itself, and by its workers."""
+    """Reading when asked, by the workers of the params, and by one for every core."""
     numbers = list(itertools.islice(itertools.cycle(_micro_batches(samples, params)), LOADED))
-    return [bench_loader(samples, numbers, workers) for workers in sorted({0, params.workers})]
+    counts = {0, params.workers, min(os.cpu_count() or 1, 16)}
+    return [bench_loader(samples, numbers, workers) for workers in sorted(counts)]
 
 
 def _micro_batches(samples: Samples, params: TrainParams) -> list[np.ndarray]:
@@ -165,7 +169,7 @@ def measure_steps(
         if encode is not None:
             found = batch
             batch = timed("encode", lambda: encode(found))
-        losses = timed("forward", lambda: objective(batch))
+        losses = timed("forward", lambda: objective(batch.widened()))
         timed("backward", lambda: accelerator.backward(sum(losses.values())))
         timed("optimiser", optimizer.step)
         optimizer.zero_grad(set_to_none=not params.compile)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import apolo, artemis, artworks
+from pipeline import apolo, apolo_arrays, artemis, artworks
 from pipeline.artemis import Reject, Row
 from pipeline.artworks import BadImage
 from pipeline.doctor import Check, Context, Finding, NotChecked, Status
@@ -173,11 +173,11 @@ def _apolo(context: Context) -> Iterator[Finding]:
 def _items(folder: Path, file: Path) -> Iterator[Finding]:
     records = [r for r in apolo.read_records(file) if isinstance(r, dict) and r.get("painting")]
     splits = Counter(str(record.get("split")) for record in records)
-    maps = folder / apolo.MAPS
+    maps = folder / apolo_arrays.MAPS
     if not records:
         yield Finding("apolo", "fail", f"{file} has no record with a painting", APOLO)
     elif not maps.is_dir():
-        zipped = folder / f"{apolo.MAPS}.zip"
+        zipped = folder / f"{apolo_arrays.MAPS}.zip"
         way_out = f"unpack {zipped}" if zipped.is_file() else APOLO
         yield Finding("apolo", "fail", f"{maps} is no folder", way_out)
     else:
@@ -194,14 +194,14 @@ def _items(folder: Path, file: Path) -> Iterator[Finding]:
 
 
 def _has_map(folder: Path, painting: str) -> bool:
-    return any(apolo.map_path(folder, painting, emotion) for emotion in EMOTIONS)
+    return any(apolo_arrays.map_path(folder, painting, emotion) for emotion in EMOTIONS)
 
 
 def _boxes(context: Context) -> Iterator[Finding]:
     """APOLO's released boxes, where regions come from them."""
     if context.region_source != "apolo":
         return
-    folder = context.paths.apolo / apolo.BOXES
+    folder = context.paths.apolo / apolo_arrays.BOXES
     files = sorted(itertools.islice(folder.glob("*.npy"), 10 * MAPS)) if folder.is_dir() else []
     if not files:
         zipped = folder.with_suffix(".zip")
@@ -211,8 +211,8 @@ def _boxes(context: Context) -> Iterator[Finding]:
     bad = []
     for path in files[:MAPS]:
         try:
-            apolo.load_boxes(path)
-        except apolo.BadArray as error:
+            apolo_arrays.load_boxes(path)
+        except apolo_arrays.BadArray as error:
             bad.append(str(error))
     status: Status = "fail" if len(bad) == len(files[:MAPS]) else "warn" if bad else "ok"
     found = f"{len(files[:MAPS]) - len(bad)} of {len(files[:MAPS])} opened in {folder} can be used"

@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline import apolo, storage
+from pipeline import apolo, apolo_arrays, storage
 from pipeline.artemis import COLUMNS
 from pipeline.emotions import EMOTIONS, SOMETHING_ELSE
 from pipeline.gallery import grammar
@@ -138,13 +138,13 @@ def _draw(index: int, out: Path, params: GalleryParams, splits: list[str]) -> _D
     Image.fromarray(world.image).save(buffer, format="JPEG", quality=params.jpeg_quality, subsampling=0)
     storage.write_bytes(out / "wikiart" / world.style / f"{painting}.jpg", buffer.getvalue())
     # the release spells mojibake names plainly here, and only here
-    boxes_path = out / "apolo" / apolo.BOXES / f"{apolo.without_mojibake(painting)}.npy"
+    boxes_path = out / "apolo" / apolo_arrays.BOXES / f"{apolo_arrays.without_mojibake(painting)}.npy"
     storage.write_bytes(boxes_path, storage.npy_bytes(boxes))
     named = {emotion for emotion, _ in said}
     truths = tuple(e for e in EMOTIONS if e in named and any(e in motif.emotions for motif in world.motifs))
     if splits[index] != "train":
         for emotion in truths:
-            path = out / "apolo" / apolo.MAPS / f"{painting}_{emotion}.npy"
+            path = out / "apolo" / apolo_arrays.MAPS / f"{painting}_{emotion}.npy"
             storage.write_bytes(path, storage.npy_bytes(truth(world, emotion).astype(np.uint8)))
     return _Drawn(world.style, painting, said, truths, len(boxes))
 

@@ -66,7 +66,7 @@ def scene(seed: int, index: int, params: GalleryParams | None = None) -> Scene:
         setting = Setting.drawn(rng, afloat=any(KINDS[kind].place == "water" for kind in cast))
         ground = backdrop(height, width, setting, rng)
         placed = _arrange(cast, ground, style.hand, params, rng)
-        image, owner = _compose(ground, placed, setting, rng)
+        image, owner = _compose(ground, placed, setting)
         motifs = _motifs(placed, owner, max(height, width), rng)
         if motifs is not None:
             break
@@ -227,7 +227,7 @@ def _feet(kind: str, high: int, ground: Backdrop, height: int) -> tuple[int, int
 
 
 def _compose(
-    ground: Backdrop, placed: list[_Placed], setting: Setting, rng: np.random.Generator
+    ground: Backdrop, placed: list[_Placed], setting: Setting
 ) -> tuple[Bytes, npt.NDArray[np.uint8]]:
     """Lay the motifs into the background, far to near.
 

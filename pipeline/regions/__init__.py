@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,7 @@ from pipeline.regions.sam_params import SamMasksParams
 from pipeline.regions.table import WHOLE, BoxCounts, Rejected, region_row
 from pipeline.schema import REGIONS, shard_stem
 
-__all__ = ["WHOLE", "RegionsParams", "build", "process_shard"]
+__all__ = ["WHOLE", "RegionsParams", "build", "jobs", "process_shard"]
 
 _SHOWN: set[str] = set()
 """Reasons for rejects of which this process has shown an example."""
@@ -95,19 +95,12 @@ def build(
     _SHOWN.clear()
     works = _artworks(paths)
     params = sources.resolve(params, paths)
-    source = sources.load(params.source)
-    identity = source.identity(paths, params, backbones)
-    further = source.counts(works, paths, params, backbones)
-    shards = _by_shard(works)
-    support = _support_identity(params, backbones)
-    jobs = {
-        shard: fingerprint(identity, support, _code(), _input_digest(rows, paths, source, params.sam_support))
-        for shard, rows in shards.items()
-    }
+    wanted = jobs(paths, params, backbones)
+    further = sources.load(params.source).counts(works, paths, params, backbones)
     out = paths.step("regions")
     process = functools.partial(process_shard, paths=paths, params=params, backbones=backbones)
-    sizes = {shard: len(rows) for shard, rows in shards.items()}
-    counts = map_shards("regions", out, jobs, process, parallel, sizes)
+    sizes = {shard: len(rows) for shard, rows in _by_shard(works).items()}
+    counts = map_shards("regions", out, wanted, process, parallel, sizes)
     counts |= {"source": params.source} | further | BoxCounts().named() | counts.pop("counts")
     if counts["cut_boxes"]:
         print(
@@ -116,6 +109,24 @@ def build(
             file=sys.stderr,
         )
     return counts
+
+
+def jobs(
+    paths: Paths, params: RegionsParams, backbones: BackbonesParams, shards: Collection[int] | None = None
+) -> dict[int, str]:
+    """Shard -> fingerprint of all that decides its table. `shards`: only these.
+
+    Raises `UserError` when the utterances step has not run, or the source's weights or file are not there.
+    """
+    params = sources.resolve(params, paths)
+    source = sources.load(params.source)
+    identity = source.identity(paths, params, backbones)
+    support = _support_identity(params, backbones)
+    return {
+        shard: fingerprint(identity, support, _code(), _input_digest(rows, paths, source, params.sam_support))
+        for shard, rows in _by_shard(_artworks(paths)).items()
+        if shards is None or shard in shards
+    }
 
 
 def process_shard(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import apolo, artworks, storage
+from pipeline import apolo_arrays, artworks, storage
 from pipeline.backbones import BackbonesParams
 from pipeline.params import Paths, fingerprint
 from pipeline.regions import sources, table
@@ -31,14 +31,14 @@ def regions(
     ("no-boxes-file") and never falls back to a detector; an empty file is an artwork without boxes.
     """
     for row in works:
-        path = apolo.boxes_path(paths.apolo, row["painting"])
+        path = apolo_arrays.boxes_path(paths.apolo, row["painting"])
         if path is None:
-            where = paths.apolo / apolo.BOXES
+            where = paths.apolo / apolo_arrays.BOXES
             yield row, Rejected("no-boxes-file", f"{where} has no file for {row['painting']}")
             continue
         try:
-            normalised = apolo.load_boxes(path)
-        except apolo.BadArray as error:
+            normalised = apolo_arrays.load_boxes(path)
+        except apolo_arrays.BadArray as error:
             yield row, Rejected(f"boxes-{error.reason}", error.detail)
             continue
         scale = np.array([row["width"], row["height"]] * 2, np.float32)
@@ -48,12 +48,12 @@ def regions(
 
 def identity(_paths: Paths, _params: RegionsParams, _backbones: BackbonesParams) -> str:
     """Code alone: there are no settings, and the files count by artwork."""
-    return fingerprint("apolo", storage.code_version(apolo, artworks, sources, table))
+    return fingerprint("apolo", storage.code_version(apolo_arrays, artworks, sources, table))
 
 
 def file_of(paths: Paths, artwork: Artwork) -> Path | None:
     """The released file of an artwork, or None."""
-    return apolo.boxes_path(paths.apolo, artwork["painting"])
+    return apolo_arrays.boxes_path(paths.apolo, artwork["painting"])
 
 
 SOURCE = Source(regions, identity, file_of)

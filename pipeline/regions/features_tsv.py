@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import apolo, artworks, storage
+from pipeline import apolo_arrays, artworks, storage
 from pipeline.backbones import BackbonesParams
 from pipeline.params import Paths, UserError, fingerprint
 from pipeline.regions import sources, table, tsv
@@ -73,7 +73,7 @@ def read_boxes(columns: Sequence[str]) -> np.ndarray:
             "wrong-width", f"features of {width} numbers hold no boxes; read predictions.tsv instead"
         )
     numbers = features[:, -6:].astype(np.float64)
-    if not apolo.are_normalised(numbers[:, :4]):
+    if not apolo_arrays.are_normalised(numbers[:, :4]):
         raise BadRow("wrong-values", f"boxes such as {numbers[0, :4]} are no shares of the picture's sides")
     finite = numbers[np.isfinite(numbers).all(axis=1)]
     sides = finite[:, 2:4] - finite[:, :2]
@@ -129,7 +129,7 @@ def _matrix(features: Any, count: Any) -> np.ndarray:
 
 def identity(paths: Paths, params: RegionsParams, _backbones: BackbonesParams) -> str:
     """The file's contents and the code; there are no settings."""
-    code = storage.code_version(apolo, artworks, sources, table, tsv, sys.modules[__name__])
+    code = storage.code_version(apolo_arrays, artworks, sources, table, tsv, sys.modules[__name__])
     return fingerprint("features_tsv", tsv.open_tsv(params.tsv, "tsv", paths).sha256, code)
 
 

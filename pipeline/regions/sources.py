@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import apolo
+from pipeline import apolo_arrays
 from pipeline.params import Paths
 from pipeline.regions.table import Found, Rejected
 
@@ -95,7 +95,7 @@ def resolve(params: RegionsParams, paths: Paths) -> RegionsParams:
     """Params whose source is a name: "auto" becomes apolo where its boxes are, else vinvl, and is said."""
     if params.source != "auto":
         return params
-    folder = paths.apolo / apolo.BOXES
+    folder = paths.apolo / apolo_arrays.BOXES
     there = folder.is_dir() and any(folder.glob("*.npy"))
     print(
         f"regions: source {'apolo' if there else 'vinvl'}, because {folder} "
