@@ -78,8 +78,12 @@ class BenchWhat(enum.StrEnum):
 
 def _stage(name: str, params: Path, variant: str | None = None, **parallel: Any) -> dict[str, Any]:
     """Run the DVC stage `name` on the folders of `params`; `parallel` has the last word on that section."""
-    metrics: dict[str, Any] = importlib.import_module(f"stages.{name}").STAGE.run(params, variant, parallel)
+    metrics: dict[str, Any] = _stage_of(name).run(params, variant, parallel)
     return metrics
+
+
+def _stage_of(name: str) -> Any:
+    return importlib.import_module(f"stages.{name}").STAGE
 
 
 def _where(scheduler: str | None, retry_failed: bool) -> dict[str, Any]:
@@ -104,11 +108,12 @@ def gallery(
     out: Annotated[Path, typer.Argument(help="Folder to draw into.")],
     artworks: Annotated[int, typer.Option(min=1, help="How many artworks.")] = 600,
     seed: Annotated[int, typer.Option(help="Another seed, another gallery.")] = 7,
+    as_json: Json = False,
 ) -> None:
     """Draw the built-in stand-in for ArtEmis, WikiArt and APOLO, in their released layouts."""
     from pipeline.gallery import GalleryParams, build
 
-    _print(build(out, GalleryParams(artworks=artworks, seed=seed)), as_json=False)
+    _print(build(out, GalleryParams(artworks=artworks, seed=seed)), as_json)
 
 
 @app.command("build-pseudo-masks")
@@ -120,6 +125,8 @@ def build_pseudo_masks(
 ) -> None:
     """Utterances, regions, similarity and masks: everything up to data/masks. A killed run goes on."""
     steps = ("utterances", "regions", "similarity", "masks")
+    for name in steps:
+        _stage_of(name).read(params)  # a typo is told before hours of work
     metrics = {name: _stage(name, params, **_where(scheduler, retry_failed)) for name in steps}
     _print(metrics if as_json else metrics["masks"], as_json)
 
@@ -160,7 +167,10 @@ def predict(
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
-    """Segment and explain the emotion in pictures of your own. A killed run goes on."""
+    """Segment and explain the emotion in pictures of your own. A killed run goes on.
+
+    Pictures that cannot be read are told and left out; where none can, the exit code is 1.
+    """
     from model.predict import PredictParams
     from model.predict_images import describe, predict_images
     from pipeline.backbones import BackbonesParams
@@ -177,6 +187,8 @@ def predict(
         load_params(params, "features", FeaturesParams),
     )
     print(json.dumps(rows, indent=1) if as_json else describe(rows))
+    if all("error" in row for row in rows):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -215,18 +227,17 @@ def score(
         bool,
         typer.Option("--allow-missing", help="With --maps: leave items without a map out, instead of IoU 0."),
     ] = False,
-    apolo: Annotated[Path | None, typer.Option(help="APOLO release; default: the one in params.")] = None,
-    split: Annotated[str, typer.Option(help="APOLO split, val or test.")] = "test",
+    apolo: Annotated[
+        Path | None,
+        typer.Option(help="With --maps or --entire-artwork: APOLO release; default: the one in params."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="With --maps or --entire-artwork: APOLO split, val or test (default).")
+    ] = None,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
     """Score predictions by the APOLO protocol: every method of the pipeline, or anyone's maps."""
-    if maps is None and not entire_artwork:
-        metrics = _stage("score", params)
-        _print(metrics if as_json else {row["method"]: json.dumps(row) for row in metrics["rows"]}, as_json)
-        return
-    from model import calibration, score_folder
-    from model.score_params import ScoreParams
     from pipeline.params import Paths, load_params
 
     if maps is not None and entire_artwork:
@@ -234,7 +245,18 @@ def score(
     if allow_missing and maps is None:
         raise typer.BadParameter("is about --maps, which is not given", param_hint="--allow-missing")
     paths = load_params(params, "paths", Paths)
-    asked = (apolo or paths.apolo, split, paths, load_params(params, "score", ScoreParams))
+    if maps is None and not entire_artwork:
+        for option, given in (("--apolo", apolo), ("--split", split)):
+            if given is not None:
+                raise typer.BadParameter("is about --maps or --entire-artwork", param_hint=option)
+        metrics = _stage("score", params)
+        table = paths.metrics / "score.md"
+        print(json.dumps(metrics, indent=1) if as_json else table.read_text(encoding="utf-8"))
+        return
+    from model import calibration, score_folder
+    from model.score_params import ScoreParams
+
+    asked = (apolo or paths.apolo, split or "test", paths, load_params(params, "score", ScoreParams))
     if maps is None:
         found, text = calibration.calibrate(*asked), calibration.describe
     else:
@@ -334,9 +356,9 @@ def look(
 
 
 @app.command()
-def report(params: ParamsFile = PARAMS) -> None:
+def report(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
     """Write report/index.html: scores, curves and pictures."""
-    _print(_stage("report", params), as_json=False)
+    _print(_stage("report", params), as_json)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Pretrained parts into a new network, and a training run's state to disk and back."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,7 +245,10 @@ def read(path: Path, fingerprint: str) -> dict[str, Any] | None:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # see load_sam_decoder
         raise UserError(f"{path} cannot be read ({error}); delete it to train from the start") from None
-    return content if content["progress"]["fingerprint"] == fingerprint else None
+    if content["progress"]["fingerprint"] != fingerprint:
+        print(f"{path} is of other params, data, weights or code: training starts anew", file=sys.stderr)
+        return None
+    return content
 
 
 def restore(

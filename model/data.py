@@ -91,7 +91,8 @@ class Samples(Dataset[Batch]):
         """The batch of these samples, read and decoded."""
         table = self.table[np.asarray(numbers)]
         artworks, artwork_of = np.unique(table[:, 0], return_inverse=True)
-        pairs, query = np.unique(np.stack([artwork_of, table[:, 1]], axis=1), axis=0, return_inverse=True)
+        coded, query = np.unique(artwork_of * len(EMOTIONS) + table[:, 1], return_inverse=True)
+        pairs = np.stack(np.divmod(coded, len(EMOTIONS)), axis=1)
         keys = [self.keys[a] for a in artworks]
         sizes = [read_input_size(self.index, key) for key in keys]
         words = [json.loads(self.index.read(key, "masks/json"))["emotions"] for key in keys]
@@ -117,8 +118,8 @@ class Samples(Dataset[Batch]):
             rows=torch.from_numpy(pairs[:, 0].astype(np.int64)),
             emotion=torch.from_numpy(pairs[:, 1].astype(np.int64)),
             target=torch.from_numpy(targets),
-            weight=torch.from_numpy(np.bincount(query.ravel(), minlength=len(pairs)).astype(np.float32)),
-            query=torch.from_numpy(query.ravel().astype(np.int64)),
+            weight=torch.from_numpy(np.bincount(query).astype(np.float32)),
+            query=torch.from_numpy(query),
             tokens=tokens,
             labels=labels,
         )

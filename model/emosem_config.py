@@ -74,7 +74,7 @@ def read_config(folder: Path) -> tuple[EmoSEMConfig, About | None]:
     """What a saved model is made of, and its account of itself. Raises `UserError` when there is none."""
     if not folder.is_dir():
         raise UserError(
-            f"{folder} does not exist; name the folder of a trained model, such as runs/single, which "
+            f"{folder} is no folder; name that of a trained model, such as runs/single, which "
             "`python cli.py train` makes"
         )
     try:

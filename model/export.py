@@ -6,6 +6,7 @@ from typing import Any
 
 from model.emosem import EmoSEM
 from model.predict import method_name
+from pipeline import storage
 from pipeline.params import RunFailed, UserError
 
 
@@ -25,12 +26,13 @@ def export(
         What was written where.
 
     Raises:
-        UserError: no model, or `out` is the run's own folder.
+        UserError: no model, or `out` is the run's own folder or cannot be written to.
         RunFailed: the hub refused, or could not be reached.
     """
     if out.resolve() == run.resolve():
         raise UserError(f"{out} is the run itself; name another folder to export to")
     model = EmoSEM.from_pretrained(run)
+    storage.check_writable(out)
     file = metrics / "score.json"
     scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     card = {"scores": scores, "method": method_name(model)}

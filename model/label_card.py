@@ -50,12 +50,19 @@ def make_card(
         folders: data folders to compare, each with regions/ and similarity/; none: that of `paths`.
 
     Raises:
-        UserError: no val or no test item with a usable label, or a step's files are absent.
+        UserError: no val or no test item with a usable label, a step's files are absent, or a folder has
+            nothing of the val items.
     """
     test, every, notes = read_items(paths.apolo, "test", paths)
     val = [item for item in every if item.split == "val"]
     wanted = {item.key for item in every}
     sources = [read_source(dataclasses.replace(paths, data=data), wanted) for data in folders or [paths.data]]
+    for source in sources:
+        if val and not any(source.find(item) for item in val):
+            raise UserError(
+                f"{source.data} has regions and similarities of none of the {len(val)} val items of "
+                f"{paths.apolo}"
+            )
     candidates = [
         candidate
         for place, source in enumerate(sources)

@@ -39,8 +39,10 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         while self._before:
             signal.signal(*self._before.popitem())
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._restore()
+        if self.asked and kind is SystemExit:
+            print("train: stopped and saved; the same command goes on", file=sys.stderr, flush=True)
 
 
 class Curves(AbstractContextManager["Curves"]):

@@ -125,8 +125,8 @@ def predict_images(
 def describe(rows: Iterable[Row]) -> str:
     """The rows of `predict_images` as lines that a person reads; what cannot be printed is escaped."""
     said = [
-        f"{row['image']}  {row['emotion']}: "
-        + (f"not answered: {row['error']}" if row.get("error") else row["explanation"])
+        f"{row['image']}  "
+        + (f"not answered: {row['error']}" if "error" in row else f"{row['emotion']}: {row['explanation']}")
         for row in rows
     ]
     return "\n".join(said).encode(errors="backslashreplace").decode()

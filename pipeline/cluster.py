@@ -50,7 +50,8 @@ def local_client(workers: int, gpus: Sequence[str]) -> Iterator[Any]:
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
     }
-    options: dict[str, Any] = {"nthreads": 1, "host": LOCALHOST, "memory_limit": 0}
+    quiet = {"silence_logs": logging.ERROR}
+    options: dict[str, Any] = {"nthreads": 1, "host": LOCALHOST, "memory_limit": 0, **quiet}
     spec = {
         number: {
             "cls": Nanny,
@@ -64,7 +65,7 @@ def local_client(workers: int, gpus: Sequence[str]) -> Iterator[Any]:
     try:
         with (
             dask.config.set(settings),
-            SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.ERROR) as cluster,
+            SpecCluster(workers=spec, scheduler=scheduler, **quiet) as cluster,
             Client(cluster) as client,
         ):
             yield client

@@ -32,7 +32,9 @@ import datasets, webdataset
 
 masks = datasets.load_dataset("PATH/OF/THIS/FOLDER", "masks", split="train", streaming=True)
 grids = datasets.load_dataset("PATH/OF/THIS/FOLDER", "features", split="train", streaming=True)
-plain = webdataset.WebDataset("../masks/{{000000..{last:06d}}}.tar", shardshuffle=False).decode("pil")
+plain = webdataset.WebDataset(
+    "PATH/OF/THIS/FOLDER/../masks/{{000000..{last:06d}}}.tar", shardshuffle=False
+).decode("pil")
 ```
 
 `split="train"` is all that `datasets` knows of tars; which artworks are for training, validation and testing

@@ -1,6 +1,7 @@
 """`params.yaml`: one section per step, read into a frozen dataclass beside the code it configures."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -11,6 +12,13 @@ import yaml
 
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 """Config of every params dataclass: unknown keys and values of the wrong type are refused."""
+
+SECTIONS = (
+    *("paths", "backbones", "parallel", "gallery", "utterances", "regions", "similarity", "features"),
+    *("masks", "shards", "train", "predict", "alignment", "baselines", "score", "report", "pretrain"),
+    *("plan", "bench", "label_card", "ablations"),
+)
+"""All that a params file may hold: a misspelt section would be ignored, and its step would take defaults."""
 
 T = TypeVar("T")
 
@@ -85,8 +93,16 @@ def parse_section(values: Any, section: str, cls: type[T], origin: str) -> T:
 
 
 def load_params(path: Path, section: str, cls: type[T]) -> T:
-    """One section of a params file as its dataclass; an absent section means all defaults."""
-    return parse_section(read_sections(path).get(section), section, cls, str(path))
+    """One section of a params file as its dataclass; an absent section means all defaults.
+
+    Raises `UserError` for bad values, and for sections that nothing reads, whichever is asked for.
+    """
+    sections = read_sections(path)
+    if unknown := [str(name) for name in sections if name not in SECTIONS]:
+        near = difflib.get_close_matches(unknown[0], SECTIONS, n=1)
+        way_out = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
+        raise UserError(f"{path}: nothing reads the section {', '.join(unknown)}; {way_out}")
+    return parse_section(sections.get(section), section, cls, str(path))
 
 
 def as_json(value: Any) -> Any:

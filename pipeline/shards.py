@@ -132,7 +132,7 @@ def _shard_numbers(paths: Paths) -> list[int]:
         if lacking:
             raise UserError(
                 f"shard {shard_stem(lacking[0])} is in {paths.step(one)} but not in {paths.step(other)} "
-                f"({len(lacking)} such shard(s)); run the {other} step"
+                f"({len(lacking)} such shard(s)); run the masks and features steps again"
             )
     if not found["features"]:
         raise UserError(f"no shards in {paths.step('features')}; run the features and masks steps first")

@@ -65,7 +65,7 @@ def _temporary_beside(path: Path) -> Path:
             raise RunFailed(f"the disk or your quota is full: {path} could not be made") from error
         raise UserError(
             f"cannot write to the folder {path.parent}: {error.strerror}. Give yourself write permission, or "
-            "name another folder in the `paths` section of the params"
+            "name another folder (`paths` in the params, or the command's own)"
         ) from error
     os.close(handle)
     return Path(name)

@@ -37,6 +37,12 @@ class Stage:
     variants: bool = False
     """Whether the call takes a VARIANT last; metrics then go to metrics/STEP/VARIANT.json."""
 
+    def read(self, params_file: Path) -> tuple[Paths, Any, dict[str, Any]]:
+        """The folders, the stage's own section, and the other sections by name. Raises `UserError`."""
+        others = {name: load_params(params_file, name, cls) for name, cls in self.sections}
+        paths = load_params(params_file, "paths", Paths)
+        return paths, load_params(params_file, self.step, self.params), others
+
     def run(
         self, params_file: Path, variant: str | None = None, parallel: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -44,9 +50,7 @@ class Stage:
 
         `parallel`: fields of that section that the command line has the last word on.
         """
-        paths = load_params(params_file, "paths", Paths)
-        params = load_params(params_file, self.step, self.params)
-        others = {name: load_params(params_file, name, cls) for name, cls in self.sections}
+        paths, params, others = self.read(params_file)
         if "parallel" in others:
             others["parallel"] = dataclasses.replace(others["parallel"], **(parallel or {}))
         name = f"{self.step}/{variant}" if self.variants else self.step

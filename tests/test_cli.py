@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cli import build_pseudo_masks
+from pipeline.params import UserError
 from tests.imports import ROOT
 
 
@@ -71,6 +73,20 @@ def test_bad_params_are_named_all_at_once_with_exit_2(tmp_path: Path) -> None:
     assert "utterances.num_shards = 0" in done.stderr
     assert "utterances.colour = 'red'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_later_steps_typo_is_told_before_the_first_step(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("paths: {artemis: nowhere.csv}\nmasks: {agregate: sum}\n")
+    with pytest.raises(UserError, match=r"masks\.agregate"):
+        build_pseudo_masks(params=params)
+
+
+@pytest.mark.parametrize("option", ["--allow-missing", "--split=val", "--apolo=apolo"])
+def test_options_of_anyones_maps_are_refused_without_them(option: str) -> None:
+    done = run("score", option)
+    assert done.returncode == 2
+    assert option.partition("=")[0] in done.stderr
 
 
 def test_an_empty_csv_is_one_clear_message_with_exit_2(tmp_path: Path) -> None:

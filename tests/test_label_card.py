@@ -270,6 +270,18 @@ def test_without_val_items_nothing_can_be_chosen(tmp_path: Path) -> None:
         make_card(paths, MASKS, SCORE, FEW)
 
 
+def test_a_folder_of_other_artworks_is_named(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    write_world(paths)
+    val = pa.array([artworks(COUNT)[n][0] for n, _ in items_of("val")])
+    for path in paths.step("similarity").glob("*.parquet"):
+        table = pa.parquet.read_table(path)
+        others = pa.compute.invert(pa.compute.is_in(table["key"], value_set=val))
+        storage.write_parquet(path, table.filter(others))
+    with pytest.raises(UserError, match="of none of the 8 val items"):
+        make_card(paths, MASKS, SCORE, FEW)
+
+
 def test_a_folder_without_similarities_is_named(tmp_path: Path) -> None:
     paths = paths_in(tmp_path)
     write_world(paths)

@@ -118,7 +118,7 @@ def test_saving_again_leaves_nothing_of_the_old_model(model: EmoSEM, tmp_path: P
 
 def test_what_is_no_model_is_named(model: EmoSEM, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "run")
-    cases = [("no-such-folder", None, b"", "does not exist; name the folder of a trained model")]
+    cases = [("no-such-folder", None, b"", "is no folder; name that of a trained model")]
     for name, file, content, message in [
         *cases,
         ("empty", "config.json", None, "holds no trained model"),
@@ -158,7 +158,7 @@ def test_the_hub_is_asked_for_nothing_that_could_be_a_path_here(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for missing in ("runs/single", "single", Path("owner/name"), "a/b/c", "/owner/name"):
-        with pytest.raises(UserError, match="does not exist"):
+        with pytest.raises(UserError, match="is no folder"):
             EmoSEM.from_pretrained(missing)
     assert not asked
     assert EmoSEM.from_pretrained("owner/name").about == ABOUT
@@ -205,6 +205,8 @@ def test_pushed_is_the_same_folder(model: EmoSEM, tmp_path: Path, monkeypatch: p
     assert b"This model is the row emosem-single." in pushed["README.md"]
     with pytest.raises(RunFailed, match="is written, but could not be pushed to forbidden/x: 403"):
         export(tmp_path / "run", tmp_path / "out", tmp_path / "metrics", "forbidden/x")
+    with pytest.raises(UserError, match="cannot write to the folder"):
+        export(tmp_path / "run", tmp_path / "metrics" / "score.json" / "out", tmp_path / "metrics")
     with pytest.raises(UserError, match="is the run itself"):
         export(tmp_path / "run", tmp_path / "run", tmp_path / "metrics")
 

@@ -7,7 +7,9 @@ import pydantic
 import pytest
 from pydantic import Field
 
-from pipeline.params import STRICT, Paths, UserError, fingerprint, load_params
+from cli import MODEL_SECTIONS
+from pipeline.doctor import FACTORY_SECTIONS
+from pipeline.params import SECTIONS, STRICT, Paths, UserError, fingerprint, load_params
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -24,36 +26,48 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_values_are_typed_and_absent_sections_default(tmp_path: Path) -> None:
-    path = write(tmp_path, "example: {size: 4, rates: [1, 0.25], where: b/c}\n")
-    assert load_params(path, "example", Example) == Example(4, (1.0, 0.25), Path("b/c"))
-    assert load_params(path, "other", Example) == Example()
+    path = write(tmp_path, "score: {size: 4, rates: [1, 0.25], where: b/c}\n")
+    assert load_params(path, "score", Example) == Example(4, (1.0, 0.25), Path("b/c"))
+    assert load_params(path, "report", Example) == Example()
 
 
 def test_all_errors_come_at_once_with_key_and_value(tmp_path: Path) -> None:
-    path = write(tmp_path, "example: {size: -1, colour: red, rates: ['x']}\n")
+    path = write(tmp_path, "score: {size: -1, colour: red, rates: ['x']}\n")
     with pytest.raises(UserError) as error:
-        load_params(path, "example", Example)
+        load_params(path, "score", Example)
     text = str(error.value)
     assert "3 bad value(s)" in text
-    assert "example.size = -1" in text and "example.rates.0 = 'x'" in text
-    assert "example.colour = 'red'" in text and "known keys: size, rates, where" in text
+    assert "score.size = -1" in text and "score.rates.0 = 'x'" in text
+    assert "score.colour = 'red'" in text and "known keys: size, rates, where" in text
 
 
 @pytest.mark.parametrize("text", ["- a\n", "a: [\n", "just words\n"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match="params file"):
-        load_params(write(tmp_path, text), "example", Example)
+        load_params(write(tmp_path, text), "score", Example)
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
-        load_params(tmp_path / "none.yaml", "example", Example)
+        load_params(tmp_path / "none.yaml", "score", Example)
+
+
+def test_a_misspelt_section_is_refused_whichever_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, "score: {size: 4}\nmaskss: {aggregate: max}\n")
+    with pytest.raises(UserError, match="nothing reads the section maskss; did you mean masks"):
+        load_params(path, "score", Example)
+    with pytest.raises(UserError, match="section zzz; known are paths, "):
+        load_params(write(tmp_path, "zzz: {}\n"), "score", Example)
+
+
+def test_the_known_sections_are_those_that_doctor_examines() -> None:
+    assert sorted(SECTIONS) == sorted([*FACTORY_SECTIONS, *MODEL_SECTIONS])
 
 
 def test_yaml_cannot_run_code(tmp_path: Path) -> None:
-    path = write(tmp_path, "example: !!python/object/apply:os.system ['true']\n")
+    path = write(tmp_path, "score: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(UserError, match="cannot be read"):
-        load_params(path, "example", Example)
+        load_params(path, "score", Example)
 
 
 def test_fingerprints_follow_content() -> None:

@@ -217,7 +217,7 @@ def test_rows_are_described_in_words_that_any_terminal_takes() -> None:
     told = {"image": "a/caf\udce9.png", "emotion": "awe", "explanation": "vast ☁"}
     bad = {"image": "b.png", "emotion": None, "explanation": None, "error": "empty: 0 bytes"}
     assert module.describe([told, bad]) == (
-        "a/caf\\udce9.png  awe: vast ☁\nb.png  None: not answered: empty: 0 bytes"
+        "a/caf\\udce9.png  awe: vast ☁\nb.png  not answered: empty: 0 bytes"
     )
 
 

@@ -206,7 +206,7 @@ def test_an_artwork_without_masks_is_one_region(backbones: BackbonesParams, tmp_
 
 def write_boxes(paths: Paths) -> None:
     """APOLO's released boxes of the world, one of them empty."""
-    from pipeline.apolo import BOXES
+    from pipeline.apolo_arrays import BOXES
 
     folder = paths.apolo / BOXES
     folder.mkdir(parents=True)

@@ -81,7 +81,10 @@ def test_a_killed_run_continues_to_the_same_result(
 
 
 def test_sigterm_saves_and_the_next_run_goes_on(
-    tmp_path: Path, parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    parts: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = tiny_world.shards(tmp_path, {"train": 6, "val": 3})
     step, taken = module._step, []
@@ -98,20 +101,28 @@ def test_sigterm_saves_and_the_next_run_goes_on(
         run(paths, parts, PARAMS)
     assert stop.value.code == 128 + signal.SIGTERM and len(taken) == 3
     assert signal.getsignal(signal.SIGTERM) is before
+    assert "stopped and saved; the same command goes on" in capsys.readouterr().err
     total = run(paths, parts, PARAMS)["steps"]
     assert len(taken) == total
 
 
 def test_a_finished_run_is_not_trained_again_and_other_params_start_afresh(
-    tmp_path: Path, parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    parts: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = tiny_world.shards(tmp_path, {"train": 4, "val": 2})
     first = run(paths, parts, PARAMS)
     taken, step = [], module._step
     monkeypatch.setattr(module, "_step", lambda *args: (taken.append(1), step(*args))[1])
     assert run(paths, parts, PARAMS) == first and not taken
+    assert "anew" not in capsys.readouterr().err
     run(paths, parts, dataclasses.replace(PARAMS, learning_rate=2e-3))
     assert len(taken) == first["steps"]
+    assert (
+        "last.pt is of other params, data, weights or code: training starts anew" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("variant", ["single", "multi"])

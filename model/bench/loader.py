@@ -1,43 +1,55 @@
 """How fast batches are read, against reading the same bytes and doing nothing with them."""
 
-import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from model.bench import significant
 from model.data import Samples
-from model.loader import AHEAD, load
+from model.loader import load
 from pipeline.emotions import EMOTIONS
+from pipeline.shard_index import Index
 
 TURNS = 3
 """Times each is measured; the fastest counts, as the others were disturbed."""
 
 
-def bench_loader(samples: Samples, numbers: Sequence[np.ndarray], workers: int) -> dict[str, float]:
-    """Read batches from the page cache, alone.
+def bench_loader(
+    samples: Samples, numbers: Sequence[np.ndarray], workers: int, from_disk: bool
+) -> dict[str, Any]:
+    """Read batches, alone.
 
     Args:
-        samples: with features.
+        samples: with features, on this machine's disk.
         numbers: of the samples of each batch.
-        workers: as in training. They start before time is taken.
+        workers: as in training.
+        from_disk: the kernel is asked to forget the shards before each reading, as ArtEmis's features are
+            larger than most memories. Otherwise they come from its page cache.
 
     Returns:
         ``gigabytes_per_second`` of stored bytes turned into batches, ``raw_gigabytes_per_second`` of the same
-        bytes read from their files, one member after another, by one thread; ``share_of_raw``.
+        bytes read from their files, one member after another, by one thread; ``share_of_raw``. Of several
+        turns the fastest.
     """
     places = [[samples.index.place(*member) for member in _members(samples, chosen)] for chosen in numbers]
     size = sum(count for batch in places for *_, count in batch)
+    tars = {tar for batch in places for tar, *_ in batch}
     raw, ready = [], []
     for _ in range(TURNS):  # in turns, so that what disturbs the machine disturbs both
+        if from_disk:
+            forget(samples, tars)
         raw.append(_raw_seconds(places))
+        if from_disk:
+            forget(samples, tars)
         ready.append(_batch_seconds(samples, numbers, workers))
     return {
+        "from": "disk" if from_disk else "page cache",
         "workers": workers,
         "gigabytes_per_second": significant(size / min(ready) / 1e9),
         "raw_gigabytes_per_second": significant(size / min(raw) / 1e9),
@@ -57,6 +69,14 @@ def _members(samples: Samples, chosen: np.ndarray) -> list[tuple[str, str]]:
     return found
 
 
+def forget(samples: Samples, tars: Iterable[Path]) -> None:
+    """Ask the kernel to drop files from its page cache (Linux)."""
+    samples.index = Index.load(samples.index.folder)  # a mapped page stays
+    for tar in tars:
+        with tar.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def _raw_seconds(places: Sequence[Sequence[tuple[Path, int, int]]]) -> float:
     with ExitStack() as stack:
         files = {tar: stack.enter_context(tar.open("rb", buffering=0)) for b in places for tar, *_ in b}
@@ -68,13 +88,8 @@ def _raw_seconds(places: Sequence[Sequence[tuple[Path, int, int]]]) -> float:
 
 
 def _batch_seconds(samples: Samples, numbers: Sequence[np.ndarray], workers: int) -> float:
-    """Of all batches, after enough others for the workers to be at full pace, and with as many read ahead."""
-    ahead = AHEAD * workers
-    turning = itertools.islice(itertools.cycle(numbers), len(numbers) + 2 * ahead)
-    with closing(load(samples, turning, torch.device("cpu"), workers=workers)) as batches:
-        for _ in range(ahead):
-            next(batches)
-        start = time.perf_counter()
-        for _ in numbers:
-            next(batches)
+    start = time.perf_counter()
+    with closing(load(samples, numbers, torch.device("cpu"), workers=workers)) as batches:
+        for _ in batches:
+            pass
         return time.perf_counter() - start

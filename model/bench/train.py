@@ -41,7 +41,7 @@ ENCODED_STEPS = 1
 """Those measured with the encoders in the loop: each takes as long as tens of others."""
 LOADED = 24
 """Batches read by the loader alone."""
-PAPER_ARTWORKS = 48
+PAPER_ARTWORKS = 64
 """Artworks of true size, 115 MB."""
 
 
@@ -117,10 +117,11 @@ def bench_true_size(params: TrainParams, backbones: BackbonesParams) -> dict[str
 
 
 def _loader(samples: Samples, params: TrainParams) -> list[dict[str, float]]:
-    """Reading when asked, by the workers of the params, and by one for every core."""
+    """Reading from disk and from memory; when asked, by the workers of the params, by one for every core."""
     numbers = list(itertools.islice(itertools.cycle(_micro_batches(samples, params)), LOADED))
-    counts = {0, params.workers, min(os.cpu_count() or 1, 16)}
-    return [bench_loader(samples, numbers, workers) for workers in sorted(counts)]
+    counts = sorted({0, params.workers, min(os.cpu_count() or 1, 16)})
+    places = (True, False) if hasattr(os, "posix_fadvise") else (False,)
+    return [bench_loader(samples, numbers, workers, disk) for disk in places for workers in counts]
 
 
 def _micro_batches(samples: Samples, params: TrainParams) -> list[np.ndarray]:
