@@ -92,22 +92,24 @@ class Predictor:
 
     def predict(
         self,
-        images: Sequence[np.ndarray | str | Path],
-        emotions: Sequence[str] = EMOTIONS,
+        images: Sequence[np.ndarray | str | Path] | str | Path,
+        emotions: Sequence[str] | str = EMOTIONS,
         keys: Sequence[str] | None = None,
     ) -> list[dict[str, Prediction]]:
         """Masks and explanations of pictures, each by emotion.
 
         Args:
-            images: uint8 RGB (H, W, 3) of any sizes, or files.
-            emotions: of the eight.
+            images: uint8 RGB (H, W, 3) of any sizes, or files; or one file.
+            emotions: of the eight, see `parse_emotions`.
             keys: names that decide the explanations with emotion and seed; None for digests of the pixels.
 
         Raises:
             BadImage: a file that is no picture.
             UserError: an unknown emotion.
+            ValueError: an array that is no uint8 RGB picture.
         """
         asked = parse_emotions(emotions)
+        images = [images] if isinstance(images, str | Path) else images
         found: list[dict[str, Prediction]] = []
         for start in range(0, len(images), self.params.batch):
             part = images[start : start + self.params.batch]
@@ -122,7 +124,9 @@ class Predictor:
         return found
 
     def prepare(self, image: np.ndarray) -> Picture:
-        """A uint8 RGB picture (H, W, 3) resized for the encoders; safe on any thread."""
+        """A uint8 RGB picture (H, W, 3) resized for the encoders; safe on any thread. Raises `ValueError`."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"a picture is uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
         height, width = image.shape[:2]
         digest = hashlib.sha256(f"{height}x{width} ".encode())
         digest.update(np.ascontiguousarray(image).data)
@@ -210,11 +214,12 @@ def _check_sizes(model: EmoSEM, encoders: Encoders) -> None:
         )
 
 
-def parse_emotions(asked: Sequence[str]) -> list[str]:
+def parse_emotions(asked: Sequence[str] | str) -> list[str]:
     """Emotions in EMOTIONS' order, each once, of words and comma-separated words; "all" is all of them.
 
     Raises `UserError` for any other word.
     """
+    asked = [asked] if isinstance(asked, str) else asked
     words = {word.strip().lower() for words in asked for word in words.split(",")} - {""}
     if unknown := sorted(words - {*EMOTIONS, "all"}):
         raise UserError(f"unknown emotion {unknown[0]!r}; use any of {', '.join(EMOTIONS)}, or all")

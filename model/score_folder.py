@@ -148,7 +148,8 @@ def score_folder(
             f"items: expected names like {item_name(items[0])}, found {wrong}"
         )
     flagged: dict[str, str] = {}
-    method = Method(named.title, _answer(named, params, flagged))
+    broken: dict[str, str] = {}
+    method = Method(named.title, _answer(named, params, flagged, broken))
     val = [item for item in every if item.split == "val" and named.has(item)]
     sweep = sweep_masks(val, [method], params)[0]
     chosen = None if sweep is None else sweep.best(params.threshold)
@@ -169,16 +170,24 @@ def score_folder(
         "extra": named.unasked(every),
         "duplicates": named.duplicates,
         "flagged": [f"{name}: {flagged[name]}" for name in names if name in flagged],
-        "problems": notes + _unusable(names, table),
+        "problems": notes + _unusable(names, table) + _unusable_val(broken, names),
     }
 
 
 def _answer(
-    named: NamedMaps, params: ScoreParams, flagged: dict[str, str]
+    named: NamedMaps, params: ScoreParams, flagged: dict[str, str], broken: dict[str, str]
 ) -> Callable[[ApoloItem, int, int], np.ndarray | None]:
-    """As `methods.scaled_maps`; notes in `flagged` the maps whose shape is the label's, transposed."""
+    """As `methods.scaled_maps`; notes in `flagged` the maps whose shape is the label's, transposed, and in
+    `broken` those that cannot be used."""
 
     def answer(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
+        try:
+            return usable(item, height, width)
+        except ValueError as error:
+            broken[item_name(item)] = str(error)
+            raise
+
+    def usable(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
         map_ = named.read(item)
         if map_ is None:
             return None
@@ -190,6 +199,11 @@ def _answer(
         return scaled(map_, height, width, params.scaling)
 
     return answer
+
+
+def _unusable_val(broken: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Maps that had no say in the threshold; `names` are the items whose maps `_unusable` tells of."""
+    return [f"{name} (val): unusable map: {broken[name]}" for name in sorted(broken.keys() - set(names))]
 
 
 def _unusable(names: Sequence[str], table: MapTable) -> list[str]:

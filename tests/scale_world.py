@@ -205,7 +205,7 @@ def main() -> None:
     """Measure every step at one or two sizes; progress on stderr, the table on stdout."""
     parser = argparse.ArgumentParser(prog="python -m tests.scale_world", description=__doc__)
     parser.add_argument("--artworks", type=int, nargs="+", default=[ARTWORKS // 10, ARTWORKS])
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="each needs those before it")
     parser.add_argument("--root", type=Path, help="keep the worlds here, and what is in them already")
     arguments = parser.parse_args()
     rows = []
@@ -214,11 +214,13 @@ def main() -> None:
         if not root.exists():
             print(f"drawing {artworks:,} artworks in {root}", file=sys.stderr)
             write(root, artworks)
-        for step in arguments.steps:
-            rows.append(measure(root, step, artworks))
-            print(rows[-1], file=sys.stderr)
-        if arguments.root is None:
-            shutil.rmtree(root.parent)
+        try:
+            for step in arguments.steps:
+                rows.append(measure(root, step, artworks))
+                print(rows[-1], file=sys.stderr)
+        finally:
+            if arguments.root is None:
+                shutil.rmtree(root.parent)
     print(table(rows))
 
 

@@ -1,15 +1,18 @@
 """Params: unknown keys and bad values are refused, all of a section at once."""
 
+import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic
 import pytest
+import yaml
 from pydantic import Field
 
 from cli import MODEL_SECTIONS
 from pipeline.doctor import FACTORY_SECTIONS
 from pipeline.params import SECTIONS, STRICT, Paths, UserError, fingerprint, load_params
+from tests.imports import ROOT
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -17,6 +20,10 @@ class Example:
     size: Annotated[int, Field(gt=0)] = 3
     rates: tuple[float, ...] = (0.5,)
     where: Path = Path("a")
+
+
+def get(values: Any, key: str) -> Any:
+    return values.get(key) if isinstance(values, dict) else None
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -62,6 +69,16 @@ def test_a_misspelt_section_is_refused_whichever_is_asked_for(tmp_path: Path) ->
 
 def test_the_known_sections_are_those_that_doctor_examines() -> None:
     assert sorted(SECTIONS) == sorted([*FACTORY_SECTIONS, *MODEL_SECTIONS])
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "params/artemis.yaml"])
+def test_a_file_that_dvc_is_to_read_has_all_that_its_stages_name(name: str) -> None:
+    """DVC stops at a section that is absent, though the section's own defaults would do."""
+    values = yaml.safe_load((ROOT / name).read_text())
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    asked = [key.split(".") for stage in stages for key in stage["params"]]
+    assert len(asked) > len(stages)
+    assert [keys for keys in asked if not isinstance(functools.reduce(get, keys, values), dict | str)] == []
 
 
 def test_yaml_cannot_run_code(tmp_path: Path) -> None:

@@ -114,8 +114,21 @@ def test_a_model_that_does_not_say_is_checked_by_sizes(
         predict_images(old, [pictures], ["awe"], tmp_path / "out", PARAMS, other)
 
 
+def test_one_file_is_a_picture_and_other_arrays_are_refused(
+    run: Path, pictures: Path, backbones: BackbonesParams
+) -> None:
+    predictor = Predictor.load(run, backbones, PARAMS)
+    file = pictures / "wide.png"
+    (one,), (several,) = predictor.predict(file, "awe"), predictor.predict([file], ["awe"])
+    np.testing.assert_array_equal(one["awe"].mask, several["awe"].mask)
+    pixels = read_image(file)
+    for wrong in (pixels / np.float32(255), pixels[..., 0], np.dstack([pixels, pixels[..., :1]])):
+        with pytest.raises(ValueError, match="a picture is uint8 RGB"):
+            predictor.predict([wrong], ["awe"])
+
+
 def test_emotions_are_told_apart() -> None:
-    assert parse_emotions(["fear, Awe", "fear"]) == ["awe", "fear"]
+    assert parse_emotions(["fear, Awe", "fear"]) == parse_emotions("fear,awe") == ["awe", "fear"]
     assert parse_emotions(["all"]) == parse_emotions(["awe,all"]) == list(EMOTIONS)
 
 

@@ -203,6 +203,16 @@ def test_the_threshold_of_the_val_maps_by_hand(paths: Paths, maps: Path) -> None
     assert [score(maps, paths)["rows"][0][f"{c}_val"] for c in COLUMNS] == [100.0, 0.0, 100.0, 0.0]  # 3/8
 
 
+def test_a_val_map_that_cannot_be_used_is_named(paths: Paths, maps: Path) -> None:
+    np.save(maps / "a.one_awe.npy", np.eye(8))
+    np.save(maps / "c_sadness.npy", np.full((4, 4), np.nan))
+    found = score(maps, paths)
+    assert found["problems"][-1] == (
+        "c_sadness (val): unusable map: map holds 16 of 16 values that are NaN or infinite"
+    )
+    assert "threshold_val" not in found["rows"][0]
+
+
 def test_folders_that_cannot_be_scored(paths: Paths, maps: Path) -> None:
     with pytest.raises(UserError, match="is no folder of maps"):
         open_maps(maps / "absent")
