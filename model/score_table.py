@@ -53,6 +53,12 @@ def chosen_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _on_draws(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not any(name.endswith("_sd") for row in rows for name in row):
+        return ""
+    return " Of several draws of every explanation (`predict.seeds`): mean ± standard deviation."
+
+
 def markdown(metrics: Mapping[str, Any]) -> str:
     """The page ``metrics/score.md`` for the content of ``metrics/score.json``."""
     protocol, counts = metrics["protocol"], metrics["items"]
@@ -73,7 +79,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         f"{box} on {boxed}. "
         f"EA: share of explanations in which {kind}{judge} reads the item's emotion. "
         f"Text: pycocoevalcap {metrics['text']['pycocoevalcap']}, PTB tokens. "
-        f"CLIPScore: CLIP {protocol['clip']['name']}.",
+        f"CLIPScore: CLIP {protocol['clip']['name']}." + _on_draws(metrics["rows"]),
         "Rows with a colon are controls and ablations: `:other-emotion` was asked for another emotion of the "
         "same artwork and is scored against the item's own; `:no-prefix` is a model whose language model "
         "sees no prefix; docs/paper.md has the others. The paper's tables with these rows: tables/.",
