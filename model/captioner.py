@@ -94,11 +94,15 @@ class Captioner(nn.Module):
             inputs_embeds=torch.cat([prefix, self.embed(tokens_TL[:, :-1])], dim=1),
             attention_mask=_causal(mask),
             position_ids=_positions(mask),
-            encoder_hidden_states=visual_TKC if self.cross_attention else None,
+            encoder_hidden_states=self._crossed(visual_TKC),
             use_cache=False,
             logits_to_keep=tokens_TL.shape[1],
         ).logits
         return logits
+
+    def _crossed(self, visual_TKC: Tensor) -> Tensor | None:
+        """What cross-attention reads: not a slice, such as patch tokens behind CLIP's class token."""
+        return visual_TKC.contiguous() if self.cross_attention else None  # transformers views it flat
 
     @torch.no_grad()
     def generate(
@@ -138,7 +142,7 @@ class Captioner(nn.Module):
                 **inputs,
                 attention_mask=seen,
                 position_ids=positions,
-                encoder_hidden_states=visual_TKC if self.cross_attention else None,
+                encoder_hidden_states=self._crossed(visual_TKC),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,

@@ -53,6 +53,17 @@ def test_logits_equal_a_plain_call(captioner: Captioner, world: dict[str, torch.
 
 
 @torch.no_grad()
+def test_patch_tokens_may_be_a_slice(captioner: Captioner, world: dict[str, torch.Tensor]) -> None:
+    prefix, tokens, visual = world["prefix"], world["tokens"], world["visual"]
+    slice_ = torch.cat([visual[:, :1], visual], dim=1)[:, 1:]
+    assert not slice_.is_contiguous()
+    expected = captioner(prefix, None, tokens, visual)
+    assert torch.equal(captioner(prefix, None, tokens, slice_), expected)
+    how = {"seeds": range(4), "max_new_tokens": 6, "top_p": 0.9, "temperature": 1.0}
+    assert captioner.generate(prefix, None, slice_, **how) == captioner.generate(prefix, None, visual, **how)
+
+
+@torch.no_grad()
 def test_the_image_matters(captioner: Captioner, world: dict[str, torch.Tensor]) -> None:
     logits = captioner(world["prefix"], None, world["tokens"], world["visual"])
     blind = captioner(world["prefix"], None, world["tokens"], torch.zeros_like(world["visual"]))

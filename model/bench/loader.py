@@ -79,7 +79,8 @@ def forget(samples: Samples, tars: Iterable[Path]) -> None:
 
 def _raw_seconds(places: Sequence[Sequence[tuple[Path, int, int]]]) -> float:
     with ExitStack() as stack:
-        files = {tar: stack.enter_context(tar.open("rb", buffering=0)) for b in places for tar, *_ in b}
+        tars = {tar for batch in places for tar, *_ in batch}
+        files = {tar: stack.enter_context(tar.open("rb", buffering=0)) for tar in tars}
         start = time.perf_counter()
         for batch in places:
             kept = [os.pread(files[tar].fileno(), size, offset) for tar, offset, size in batch]

@@ -38,7 +38,7 @@ class Encoders(nn.Module):
         """SAM grids (B, 256, 64, 64) and CLIP patch tokens (B, 196, 768), float32, of so many pictures."""
         sam = self.sam(torch.zeros(pictures, 3, 1024, 1024, device=device))
         clip = self.clip(torch.zeros(pictures, 3, 224, 224, device=device)).last_hidden_state[:, 1:]
-        return sam.float(), clip.float().contiguous()  # GPT-2's cross-attention takes no slice of a batch
+        return sam.float(), clip.float()
 
 
 def new_model(seed: int = 0) -> EmoSEM:
