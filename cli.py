@@ -36,14 +36,14 @@ RetryFailed = Annotated[
 ]
 PARAMS = Path("params.yaml")
 MODEL_SECTIONS = {
-    "train": "model.train_params:TrainParams",
-    "predict": "model.predict:PredictParams",
-    "alignment": "model.alignment:AlignmentParams",
+    "train": "model.train.params:TrainParams",
+    "predict": "model.predict.answer:PredictParams",
+    "alignment": "model.alignment.step:AlignmentParams",
     "baselines": "model.baselines.params:BaselinesParams",
-    "score": "model.score_params:ScoreParams",
-    "label_card": "model.label_sweep:LabelCardParams",
-    "ablations": "model.ablations:AblationsParams",
-    "report": "model.report:ReportParams",
+    "score": "model.score.params:ScoreParams",
+    "label_card": "model.label_card.sweep:LabelCardParams",
+    "ablations": "model.train.ablations:AblationsParams",
+    "report": "model.report.step:ReportParams",
     "pretrain": "model.pretrain.tiny:PretrainParams",
     "bench": "model.bench.factory:BenchParams",
 }
@@ -111,9 +111,10 @@ def gallery(
     as_json: Json = False,
 ) -> None:
     """Draw the built-in stand-in for ArtEmis, WikiArt and APOLO, in their released layouts."""
-    from pipeline.gallery import GalleryParams, build
+    from pipeline.gallery.release import draw_gallery
+    from pipeline.gallery.world import GalleryParams
 
-    _print(build(out, GalleryParams(artworks=artworks, seed=seed)), as_json)
+    _print(draw_gallery(out, GalleryParams(artworks=artworks, seed=seed)), as_json)
 
 
 @app.command("build-pseudo-masks")
@@ -171,11 +172,11 @@ def predict(
 
     Pictures that cannot be read are told and left out; where none can, the exit code is 1.
     """
-    from model.predict import PredictParams
-    from model.predict_images import describe, predict_images
-    from pipeline.backbones import BackbonesParams
-    from pipeline.features import FeaturesParams
-    from pipeline.params import load_params
+    from model.predict.answer import PredictParams
+    from model.predict.folder import predict_images, predictions_text
+    from pipeline.backbones.params import BackbonesParams
+    from pipeline.common.params import load_params
+    from pipeline.features.params import FeaturesParams
 
     rows = predict_images(
         checkpoint,
@@ -186,7 +187,7 @@ def predict(
         load_params(params, "backbones", BackbonesParams),
         load_params(params, "features", FeaturesParams),
     )
-    print(json.dumps(rows, indent=1) if as_json else describe(rows))
+    print(json.dumps(rows, indent=1) if as_json else predictions_text(rows))
     if all("error" in row for row in rows):
         raise typer.Exit(1)
 
@@ -203,8 +204,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """A trained model alone, with its card: weights, config, tokenizer, and the scores of this pipeline."""
-    from model.export import export as save
-    from pipeline.params import Paths, load_params
+    from model.emosem.export import export as save
+    from pipeline.common.params import Paths, load_params
 
     if private and push is None:
         raise typer.BadParameter("is about --push, which is not given", param_hint="--private")
@@ -238,7 +239,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score predictions by the APOLO protocol: every method of the pipeline, or anyone's maps."""
-    from pipeline.params import Paths, load_params
+    from pipeline.common.params import Paths, load_params
 
     if maps is not None and entire_artwork:
         raise typer.BadParameter("cannot be given with --maps", param_hint="--entire-artwork")
@@ -253,14 +254,17 @@ def score(
         table = paths.metrics / "score.md"
         print(json.dumps(metrics, indent=1) if as_json else table.read_text(encoding="utf-8"))
         return
-    from model import calibration, score_folder
-    from model.score_params import ScoreParams
+    from model.score import external_maps, protocol_check
+    from model.score.params import ScoreParams
 
     asked = (apolo or paths.apolo, split or "test", paths, load_params(params, "score", ScoreParams))
     if maps is None:
-        found, text = calibration.calibrate(*asked), calibration.describe
+        found, text = protocol_check.check_protocol(*asked), protocol_check.protocol_text
     else:
-        found, text = score_folder.score_folder(maps, *asked, allow_missing), score_folder.describe
+        found, text = (
+            external_maps.score_external_maps(maps, *asked, allow_missing),
+            external_maps.scores_text,
+        )
     print(json.dumps(found, indent=1) if as_json else text(found))
 
 
@@ -274,11 +278,11 @@ def label_card(
     as_json: Json = False,
 ) -> None:
     """Score the pseudo-mask recipe itself on APOLO before any training: sweep it on val, report test."""
-    from model.label_card import describe, make_card
-    from model.label_sweep import LabelCardParams
-    from model.score_params import ScoreParams
-    from pipeline.masks import MasksParams
-    from pipeline.params import Paths, load_params
+    from model.label_card.card import card_text, make_card
+    from model.label_card.sweep import LabelCardParams
+    from model.score.params import ScoreParams
+    from pipeline.common.params import Paths, load_params
+    from pipeline.masks.recipe import MasksParams
 
     card = make_card(
         load_params(params, "paths", Paths),
@@ -287,7 +291,7 @@ def label_card(
         load_params(params, "label_card", LabelCardParams),
         data or (),
     )
-    print(json.dumps(card, indent=1) if as_json else describe(card))
+    print(json.dumps(card, indent=1) if as_json else card_text(card))
 
 
 @app.command()
@@ -299,9 +303,9 @@ def ablations(
     as_json: Json = False,
 ) -> None:
     """Train, predict and score the paper's ablations, and print its tables. A killed run goes on."""
-    from model.ablations import AblationsParams, share
-    from model.train_params import TrainParams
-    from pipeline.params import Paths, load_params
+    from model.train.ablations import AblationsParams, share
+    from model.train.params import TrainParams
+    from pipeline.common.params import Paths, load_params
 
     paths, train = load_params(params, "paths", Paths), load_params(params, "train", TrainParams)
     for variant in variants or ():
@@ -328,18 +332,19 @@ def shard_stats(
     as_json: Json = False,
 ) -> None:
     """What the shards hold; with --verify, whether they still hold it."""
-    from pipeline import shards
-    from pipeline.params import Paths, load_params
+    from pipeline.common.params import Paths, load_params
+    from pipeline.reader.statistics import read_statistics, statistics_text
+    from pipeline.shards.verify import verify_shards
 
     folder = folder or load_params(params, "paths", Paths).step("shards")
     if verify:
-        problems = shards.verify(folder)
+        problems = verify_shards(folder)
         found = {"problems": [dataclasses.asdict(problem) for problem in problems]}
         lines = "\n".join(map(str, problems)) or "every byte is as it was written"
         print(json.dumps(found, indent=1) if as_json else lines)
         raise typer.Exit(1 if problems else 0)
-    statistics = shards.stats(folder)
-    print(json.dumps(statistics, indent=1) if as_json else shards.describe(statistics))
+    statistics = read_statistics(folder)
+    print(json.dumps(statistics, indent=1) if as_json else statistics_text(statistics))
 
 
 @app.command()
@@ -349,8 +354,8 @@ def look(
     params: ParamsFile = PARAMS,
 ) -> None:
     """One artwork on a page: picture, regions, pseudo-masks, utterances, predictions."""
-    from model.look import look as draw
-    from pipeline.params import Paths, load_params
+    from model.report.look import look as draw
+    from pipeline.common.params import Paths, load_params
 
     print(draw(load_params(params, "paths", Paths), key, out))
 
@@ -381,22 +386,22 @@ def bench(
 def plan(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
     """What a run will take: items, bytes, hours from rates measured here, disk; before anything heavy."""
     from model.bench.plan import plan_training
-    from pipeline.plan import describe, make_plan
+    from pipeline.plan.plan import make_plan, plan_text
 
     made = make_plan(params, plan_training)
-    print(json.dumps(made, indent=1) if as_json else describe(made))
+    print(json.dumps(made, indent=1) if as_json else plan_text(made))
 
 
 @app.command()
 def doctor(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
     """Check paths, weights, device, disk, Java and params; for each problem, the way out."""
     from model.metrics.text import find_java
-    from pipeline import doctor as doctors
+    from pipeline.doctor.examine import examine, failed, findings_text
 
-    findings = doctors.examine(params, MODEL_SECTIONS, find_java)
+    findings = examine(params, MODEL_SECTIONS, find_java)
     listed = {"findings": [dataclasses.asdict(finding) for finding in findings]}
-    print(json.dumps(listed, indent=1) if as_json else doctors.describe(findings))
-    raise typer.Exit(1 if doctors.failed(findings) else 0)
+    print(json.dumps(listed, indent=1) if as_json else findings_text(findings))
+    raise typer.Exit(1 if failed(findings) else 0)
 
 
 @app.command("pretrain-tiny")
@@ -408,7 +413,7 @@ def pretrain_tiny(
 ) -> None:
     """Train the built-in gallery's tiny CLIP, SAM, GPT-2 and VinVL from nothing, by a fixed recipe."""
     from model.pretrain.tiny import PretrainParams, pretrain
-    from pipeline.params import load_params
+    from pipeline.common.params import load_params
 
     quality = pretrain(out, load_params(params, "pretrain", PretrainParams), only.value if only else None)
     print(json.dumps(quality, indent=1) if as_json else (out / "CARD.md").read_text(encoding="utf-8"))
@@ -416,7 +421,7 @@ def pretrain_tiny(
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, a failed run's is 1; no traceback."""
-    from pipeline.params import RunFailed, UserError
+    from pipeline.common.errors import RunFailed, UserError
 
     try:
         app()

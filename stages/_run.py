@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
-from pipeline.params import Paths, RunFailed, UserError, load_params
+from pipeline.common.errors import RunFailed, UserError
+from pipeline.common.files import only_writer, remove_stale, write_json
+from pipeline.common.params import Paths, load_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +60,18 @@ class Stage:
         start = time.monotonic()
         metrics = self.build(paths, params, *others.values(), *([variant] if self.variants else []))
         metrics.setdefault("seconds", round(time.monotonic() - start, 1))
-        storage.write_json(file, metrics)
+        write_json(file, metrics)
         shown = [f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list)]
         print(f"{name}: " + ", ".join(shown), file=sys.stderr)
         return metrics
 
     def _clean_up(self, paths: Paths, metrics: Path) -> None:
         """Remove what a killed run left half-written, unless another run is at work there."""
-        storage.remove_stale(metrics.parent, f".{metrics.name}.*.tmp")
+        remove_stale(metrics.parent, f".{metrics.name}.*.tmp")
         out = paths.step(self.step)
         if out.is_dir():
-            with contextlib.suppress(UserError), storage.only_writer(out):
-                storage.remove_stale(out)
+            with contextlib.suppress(UserError), only_writer(out):
+                remove_stale(out)
 
     def main(self) -> None:
         """Command line ``python -m stages.STEP [VARIANT] [--params FILE]``.

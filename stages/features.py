@@ -1,14 +1,15 @@
 """Stage `features`: SAM and CLIP grids of every artwork."""
 
-from pipeline import features
-from pipeline.backbones import BackbonesParams
-from pipeline.parallel import ParallelParams
+from pipeline.backbones.params import BackbonesParams
+from pipeline.features.params import FeaturesParams
+from pipeline.features.step import build_features
+from pipeline.parallel.map_shards import ParallelParams
 from stages._run import Stage
 
 STAGE = Stage(
     "features",
-    features.FeaturesParams,
-    features.build,
+    FeaturesParams,
+    build_features,
     (("backbones", BackbonesParams), ("parallel", ParallelParams)),
 )
 

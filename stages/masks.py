@@ -1,10 +1,11 @@
 """Stage `masks`: pseudo emotion masks from regions and their similarities."""
 
-from pipeline import masks
-from pipeline.parallel import ParallelParams
+from pipeline.masks.recipe import MasksParams
+from pipeline.masks.step import build_masks
+from pipeline.parallel.map_shards import ParallelParams
 from stages._run import Stage
 
-STAGE = Stage("masks", masks.MasksParams, masks.build, (("parallel", ParallelParams),))
+STAGE = Stage("masks", MasksParams, build_masks, (("parallel", ParallelParams),))
 
 if __name__ == "__main__":
     STAGE.main()

@@ -1,9 +1,10 @@
 """Stage `predict`: features + runs/VARIANT -> a mask and an explanation per APOLO item."""
 
-from model.predict import PredictParams, predict
+from model.predict.answer import PredictParams
+from model.predict.step import predict_items
 from stages._run import Stage
 
-STAGE = Stage("predict", PredictParams, predict, variants=True)
+STAGE = Stage("predict", PredictParams, predict_items, variants=True)
 
 if __name__ == "__main__":
     STAGE.main()

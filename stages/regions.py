@@ -1,14 +1,15 @@
 """Stage `regions`: where the things in each artwork are."""
 
-from pipeline import regions
-from pipeline.backbones import BackbonesParams
-from pipeline.parallel import ParallelParams
+from pipeline.backbones.params import BackbonesParams
+from pipeline.parallel.map_shards import ParallelParams
+from pipeline.regions.params import RegionsParams
+from pipeline.regions.step import build_regions
 from stages._run import Stage
 
 STAGE = Stage(
     "regions",
-    regions.RegionsParams,
-    regions.build,
+    RegionsParams,
+    build_regions,
     (("backbones", BackbonesParams), ("parallel", ParallelParams)),
 )
 

@@ -1,10 +1,10 @@
 """Stage `shards`: index, checksums, statistics and dataset card of the features and masks shards."""
 
-from pipeline import shards
-from pipeline.parallel import ParallelParams
+from pipeline.parallel.map_shards import ParallelParams
+from pipeline.shards.step import ShardsParams, build_shards
 from stages._run import Stage
 
-STAGE = Stage("shards", shards.ShardsParams, shards.build, (("parallel", ParallelParams),))
+STAGE = Stage("shards", ShardsParams, build_shards, (("parallel", ParallelParams),))
 
 if __name__ == "__main__":
     STAGE.main()

@@ -1,14 +1,14 @@
 """Stage `similarity`: CLIP(region crop) · CLIP(utterance) for every region of every artwork."""
 
-from pipeline import similarity
-from pipeline.backbones import BackbonesParams
-from pipeline.parallel import ParallelParams
+from pipeline.backbones.params import BackbonesParams
+from pipeline.parallel.map_shards import ParallelParams
+from pipeline.similarity.step import SimilarityParams, build_similarity
 from stages._run import Stage
 
 STAGE = Stage(
     "similarity",
-    similarity.SimilarityParams,
-    similarity.build,
+    SimilarityParams,
+    build_similarity,
     (("backbones", BackbonesParams), ("parallel", ParallelParams)),
 )
 

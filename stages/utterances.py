@@ -1,9 +1,9 @@
 """Stage `utterances`: ArtEmis csv, pictures and APOLO's splits -> who said what about which artwork."""
 
-from pipeline import utterances
+from pipeline.utterances.step import UtterancesParams, build_utterances
 from stages._run import Stage
 
-STAGE = Stage("utterances", utterances.UtterancesParams, utterances.build)
+STAGE = Stage("utterances", UtterancesParams, build_utterances)
 
 if __name__ == "__main__":
     STAGE.main()

@@ -16,18 +16,19 @@ REAL_ART = ROOT.parent / "shared" / "real_art"
 @pytest.fixture(scope="session")
 def tiny_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A gallery of 12 artworks in the released layouts."""
-    from pipeline.gallery import GalleryParams, build
+    from pipeline.gallery.release import draw_gallery
+    from pipeline.gallery.world import GalleryParams
 
     out = tmp_path_factory.mktemp("gallery")
-    build(out, GalleryParams(artworks=12, seed=7))
+    draw_gallery(out, GalleryParams(artworks=12, seed=7))
     return out
 
 
 @pytest.fixture
 def checkout(tiny_gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, as after a checkout: a copied gallery, small weights, params.yaml."""
-    from tests.checkout import write_params
-    from tests.encoders import write_backbones
+    from tests.worlds.backbones import write_backbones
+    from tests.worlds.checkout import write_params
 
     shutil.copytree(tiny_gallery, tmp_path / "gallery")
     write_backbones(tmp_path / "weights")
@@ -43,13 +44,12 @@ def checkout(tiny_gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Root of a world whose shards are indexed. Read only: damage a copy."""
-    from pipeline import shards
-    from pipeline.shards import ShardsParams
-    from tests import worlds
+    from pipeline.shards.step import ShardsParams, build_shards
+    from tests.worlds import indexed_shards
 
     root = tmp_path_factory.mktemp("shards")
-    worlds.write_shards(worlds.paths_in(root))
-    shards.build(worlds.paths_in(root), ShardsParams())
+    indexed_shards.write_shards(indexed_shards.paths_in(root))
+    build_shards(indexed_shards.paths_in(root), ShardsParams())
     return root
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
-from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
+from pipeline.common.tars import write_tar
+from pipeline.parallel.map_shards import ParallelParams, map_shards
+from pipeline.parallel.outcome import ShardOutcome
 
 STEPS = ("utterances", "regions", "similarity", "masks", "features", "shards")
 FILE_OPERATIONS = ("sample", "open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "tempfile.mkstemp")
@@ -30,7 +31,7 @@ def stand_in(shard: int) -> ShardOutcome:
             sys.audit("sample")
             yield f"{shard}-{number}", {"bin": bytes([shard]) * 20_000}
 
-    storage.write_tar(Path("data/stand-in") / f"{shard:06d}.tar", samples())
+    write_tar(Path("data/stand-in") / f"{shard:06d}.tar", samples())
     return ShardOutcome(2)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli import build_pseudo_masks
-from pipeline.params import UserError
+from pipeline.common.errors import UserError
 from tests.imports import ROOT
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.storage import sha256_file
+from pipeline.common.fingerprint import sha256_file
 from tests.imports import ROOT
 
 STEPS = ("gallery", "utterances", "regions", "similarity", "masks", "features", "shards")

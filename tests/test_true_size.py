@@ -20,10 +20,10 @@ import pytest
 import torch
 import yaml
 
-from pipeline import shards
-from pipeline.emotions import EMOTIONS
-from pipeline.params import Paths
-from pipeline.shards import ShardsParams
+from pipeline.common.emotions import EMOTIONS
+from pipeline.common.params import Paths
+from pipeline.shards.step import ShardsParams, build_shards
+from pipeline.shards.verify import verify_shards
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BOXES = 12
@@ -34,8 +34,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 def write_vinvl(folder: Path) -> Path:
     """``vinvl_vg_x152c4.pth`` and its label map, as scene_graph_benchmark's model zoo has them."""
-    from pipeline.regions.config import VinvlConfig
-    from pipeline.regions.vinvl import AttrRCNN
+    from pipeline.regions.vinvl.config import VinvlConfig
+    from pipeline.regions.vinvl.detector import AttrRCNN
 
     torch.manual_seed(0)
     state = AttrRCNN(VinvlConfig()).state_dict()
@@ -179,6 +179,6 @@ def test_features_have_the_published_shapes(built: Paths) -> None:
 
 
 def test_the_shards_belong_together(built: Paths) -> None:
-    metrics = shards.build(built, ShardsParams())
+    metrics = build_shards(built, ShardsParams())
     assert (metrics["kept"], metrics["rejected"]) == (7, 0)
-    assert shards.verify(built.step("shards")) == []
+    assert verify_shards(built.step("shards")) == []

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow.parquet as pq
 
-from model.methods import TarMaps, decode_png
-from pipeline.apolo import ApoloItem
-from pipeline.params import Paths
-from pipeline.schema import shard_stem
+from model.maps.map_files import TarMaps, decode_png
+from pipeline.common.params import Paths
+from pipeline.common.schema import shard_stem
+from pipeline.releases.apolo import ApoloItem
 
 NAME = "clip+vinvl"
 

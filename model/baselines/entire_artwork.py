@@ -6,7 +6,7 @@ constant map without any foreground.
 
 import numpy as np
 
-from pipeline.apolo import ApoloItem
+from pipeline.releases.apolo import ApoloItem
 
 NAME = "entire-artwork"
 

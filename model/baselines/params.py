@@ -7,7 +7,7 @@ from typing import Annotated
 import pydantic
 from pydantic import Field
 
-from pipeline.params import STRICT
+from pipeline.common.params import STRICT
 
 Positive = Annotated[int, Field(gt=0)]
 NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*")

@@ -16,15 +16,16 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from pipeline import artworks
-from pipeline.artworks import BadImage
-from pipeline.backbones import BackbonesParams
+from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.sam import SamEncoder, load_sam_model
-from pipeline.counts import count
-from pipeline.features import quantise
-from pipeline.machine import device_name
-from pipeline.params import Paths, UserError, load_params
-from pipeline.utterances import UtterancesParams
+from pipeline.common.errors import UserError
+from pipeline.common.machine import device_name
+from pipeline.common.params import Paths, load_params
+from pipeline.features.encoders import quantise
+from pipeline.plan.workload import count
+from pipeline.releases import wikiart
+from pipeline.releases.wikiart import BadImage
+from pipeline.utterances.step import UtterancesParams
 
 POINTS = 4
 """Points a side; each asks for the mask at its place."""
@@ -80,7 +81,7 @@ def _pictures(paths: Paths, params: UtterancesParams, wanted: int) -> list[np.nd
     images = []
     for name in names:
         try:
-            images.append(artworks.read_image(artworks.find(paths.wikiart, *name), params.max_pixels))
+            images.append(wikiart.read_image(wikiart.find(paths.wikiart, *name), params.max_pixels))
         except BadImage:
             continue
     if not images:

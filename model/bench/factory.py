@@ -15,16 +15,17 @@ from open_clip.transform import image_transform
 from PIL import Image
 from pydantic import Field
 
-from model.bench import significant
-from pipeline import tables
-from pipeline.artworks import BadImage
+from model.bench.rounding import significant
 from pipeline.backbones.clip import load_clip
 from pipeline.backbones.crops import crop, to_device, windows
-from pipeline.backbones.pictures import pictures
-from pipeline.counts import count
-from pipeline.machine import device_name
-from pipeline.params import STRICT, Paths, UserError, load_params
-from pipeline.sample_run import Settings, Timing, measure
+from pipeline.backbones.decode_ahead import pictures
+from pipeline.common.errors import UserError
+from pipeline.common.machine import device_name
+from pipeline.common.params import STRICT, Paths, load_params
+from pipeline.common.tables import read_artworks, read_regions
+from pipeline.plan.timing import Settings, Timing, measure
+from pipeline.plan.workload import count
+from pipeline.releases.wikiart import BadImage
 
 CROP_PICTURES = 8
 """Pictures whose regions are cut in both ways."""
@@ -79,7 +80,7 @@ def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
             "steps": {step: _row(timing) for step, timing in timings.items()},
         }
         if timings["similarity"].rate is not None:
-            crops = sum(len(boxes) for boxes, _ in tables.read_regions(sample, 0).values())
+            crops = sum(len(boxes) for boxes, _ in read_regions(sample, 0).values())
             found["steps"]["similarity"]["crops_per_second"] = significant(
                 crops / timings["similarity"].seconds
             )
@@ -91,12 +92,12 @@ def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
 
 
 def _at_true_size(settings: Settings, folder: Path) -> Settings:
-    from model.bench import true_size
+    from model.bench import true_size_weights
 
     print("writing 1.6 GB of random weights", file=sys.stderr)
     return dataclasses.replace(
         settings,
-        backbones=true_size.write(folder, settings.backbones),
+        backbones=true_size_weights.write(folder, settings.backbones),
         regions=dataclasses.replace(settings.regions, source="vinvl"),
     )
 
@@ -135,8 +136,8 @@ def _crops(settings: Settings, sample: Paths) -> dict[str, Any]:
         for (x, w, *_), (y, h, *_) in windows(boxes, picture.height, picture.width, size, fit).tolist():
             by_pillow(picture.crop((x, y, x + w, y + h)))
 
-    regions = tables.read_regions(sample, 0)
-    works = [work for work in tables.read_artworks(sample, 0) if work["key"] in regions]
+    regions = read_regions(sample, 0)
+    works = [work for work in read_artworks(sample, 0) if work["key"] in regions]
     loaded = [
         (image, regions[work["key"]][0])
         for work, image in pictures(sample.wikiart, works[:CROP_PICTURES])

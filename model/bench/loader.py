@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.bench import significant
-from model.data import Samples
-from model.loader import load
-from pipeline.emotions import EMOTIONS
-from pipeline.shard_index import Index
+from model.bench.rounding import significant
+from model.data.loader import load
+from model.data.samples import Samples
+from pipeline.common.emotions import EMOTIONS
+from pipeline.reader.index import Index
 
 TURNS = 3
 """Times each is measured; the fastest counts, as the others were disturbed."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from model.bench import paper_size
-from model.emosem import EmoSEM
-from model.flops import Part
-from model.precision import attention, autocast
-from model.train_params import TrainParams
-from pipeline.backbones import BackbonesParams
-from pipeline.machine import device_name
-from pipeline.params import load_params
+from model.bench import true_size_shards
+from model.bench.flops import Part
+from model.emosem.network import EmoSEM
+from model.train.params import TrainParams
+from model.train.precision import attention, autocast
+from pipeline.backbones.params import BackbonesParams
+from pipeline.common.machine import device_name
+from pipeline.common.params import load_params
 
 BATCH = 16
 """Artworks answered at once on a GPU; on a processor one more than one, as each takes long."""
@@ -34,12 +34,14 @@ def run(params_file: Path) -> dict[str, Any]:
     """
     backbones = load_params(params_file, "backbones", BackbonesParams)
     precision = load_params(params_file, "train", TrainParams).precision
-    from model.flops import published  # needs open_clip, which a borrowed machine may lack for `inference`
+    from model.bench.flops import (
+        published,  # needs open_clip, which a borrowed machine may lack for `inference`
+    )
 
-    return {"models": parts(published()), "inference": inference(backbones.torch_device(), precision)}
+    return {"models": measure_parts(published()), "inference": inference(backbones.torch_device(), precision)}
 
 
-def parts(inventories: dict[str, dict[str, Part]]) -> dict[str, Any]:
+def measure_parts(inventories: dict[str, dict[str, Part]]) -> dict[str, Any]:
     """Inventories of models with their totals."""
 
     def row(part: Part) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def parts(inventories: dict[str, dict[str, Part]]) -> dict[str, Any]:
 def inference(device: str, precision: str) -> dict[str, Any]:
     """Artworks a second through encoders, mask decoder and language model."""
     place = torch.device(device)
-    encoders, model = paper_size.Encoders().to(place), paper_size.new_model().to(place).eval()
+    encoders, model = true_size_shards.Encoders().to(place), true_size_shards.new_model().to(place).eval()
     arithmetic = autocast if precision == "bf16" else _plain
     gpu = place.type == "cuda"
     found: dict[str, Any] = {"device": device_name(device), "precision": precision}
@@ -85,7 +87,7 @@ def _plain(_: torch.device) -> AbstractContextManager[Any]:
 
 
 @torch.no_grad()
-def _answer(encoders: paper_size.Encoders, model: EmoSEM, count: int, device: torch.device) -> None:
+def _answer(encoders: true_size_shards.Encoders, model: EmoSEM, count: int, device: torch.device) -> None:
     sam, clip = encoders(count, device)
     rows = torch.arange(count, device=device)
     with attention(device):

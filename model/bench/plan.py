@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from model.bench.train import bench_variant
-from model.train_params import TrainParams
-from pipeline.backbones import BackbonesParams
-from pipeline.counts import Counts
-from pipeline.params import Paths, UserError, load_params
-from pipeline.plan import StepPlan
-from pipeline.sample_run import NEEDS_FEATURES
+from model.train.params import TrainParams
+from pipeline.backbones.params import BackbonesParams
+from pipeline.common.errors import UserError
+from pipeline.common.params import Paths, load_params
+from pipeline.plan.plan import StepPlan
+from pipeline.plan.timing import NEEDS_FEATURES
+from pipeline.plan.workload import Counts
 
 STEPS = 3
 """Micro-batches measured: a plan only has to be about right."""

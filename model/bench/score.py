@@ -16,8 +16,8 @@ import numpy as np
 
 from model.metrics.segmentation import scaled, score_maps
 from model.metrics.thresholds import grid, sweep_ious
-from model.score_params import ScoreParams
-from pipeline.params import load_params
+from model.score.params import ScoreParams
+from pipeline.common.params import load_params
 
 TEST_ITEMS = 5441
 VAL_ITEMS = 1340

@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.batch import Batch
-from model.bench import significant
 from model.bench.loader import bench_loader
-from model.checkpoint import load_tokenizer
-from model.data import Samples
-from model.emosem import EmoSEM
-from model.loader import load
-from model.objective import new_objective
-from model.resident import Resident
-from model.schedule import Epochs, new_optimisation
-from model.train import new_accelerator, new_model, new_samples
-from model.train_params import TrainParams
-from pipeline.backbones import BackbonesParams
-from pipeline.machine import device_name
-from pipeline.params import Paths, load_params
-from pipeline.shard_index import Index
+from model.bench.rounding import significant
+from model.data.batch import Batch
+from model.data.loader import load
+from model.data.resident_features import ResidentFeatures
+from model.data.samples import Samples
+from model.emosem.network import EmoSEM
+from model.emosem.pretrained import load_tokenizer
+from model.train.objective import new_objective
+from model.train.params import TrainParams
+from model.train.schedule import Epochs, new_optimisation
+from model.train.train import new_accelerator, new_samples, start_model
+from pipeline.backbones.params import BackbonesParams
+from pipeline.common.machine import device_name
+from pipeline.common.params import Paths, load_params
+from pipeline.reader.index import Index
 
 STEPS = 10
 """Micro-batches measured, after one that warms up."""
@@ -59,7 +59,7 @@ def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
         return bench_true_size(params, backbones)
     found = {name: bench_variant(paths, params.of(name), backbones) for name in params.variants}
     index = Index.load(paths.step("shards"))
-    model = new_model(index, params, backbones.sam.checkpoint, backbones.language_model)
+    model = start_model(index, params, backbones.sam.checkpoint, backbones.language_model)
     return found | {"loader": _loader(new_samples(index, "train", model, params), params)}
 
 
@@ -71,7 +71,7 @@ def bench_variant(
     Also ``written``, the bytes that a run of it leaves: the model and its checkpoints.
     """
     index = Index.load(paths.step("shards"))
-    model = new_model(index, params, backbones.sam.checkpoint, backbones.language_model)
+    model = start_model(index, params, backbones.sam.checkpoint, backbones.language_model)
     samples = new_samples(index, "train", model, params)
     saved = sum(t.numel() for t in model.state_dict().values())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -89,19 +89,19 @@ def bench_true_size(params: TrainParams, backbones: BackbonesParams) -> dict[str
         ``cached`` and ``encoders_in_loop``, see `measure_steps`; ``ratio`` of their samples a second;
         ``loader``: batches of 16, without and with workers, see `bench_loader`.
     """
-    from model.bench import paper_size  # brings in the encoders
+    from model.bench import true_size_shards  # brings in the encoders
 
     device = backbones.torch_device()
     if not device.startswith("cuda"):
         params = dataclasses.replace(params, batch_size=1, resident=False)
-    model = paper_size.new_model(params.seed)
+    model = true_size_shards.new_model(params.seed)
     model.tokenizer = load_tokenizer(backbones.language_model)
     with tempfile.TemporaryDirectory() as folder:
-        index = paper_size.write_shards(Path(folder), PAPER_ARTWORKS)
+        index = true_size_shards.write_shards(Path(folder), PAPER_ARTWORKS)
         samples = new_samples(index, "train", model, params)
         loader = _loader(samples, dataclasses.replace(params, batch_size=16))
         cached = measure_steps(model, samples, params, device, STEPS)
-        encoders = paper_size.Encoders().to(device)
+        encoders = true_size_shards.Encoders().to(device)
 
         def encode(batch: Batch) -> Batch:
             sam, clip = encoders(len(batch.artworks), batch.sam.device)
@@ -153,7 +153,7 @@ def measure_steps(
     network = accelerator.prepare_model(model.to(device).train())
     objective = new_objective(network, params)
     optimizer, _ = new_optimisation(model, params, steps)
-    resident = Resident.load(samples, torch.device(device)) if params.resident else None
+    resident = ResidentFeatures.load(samples, torch.device(device)) if params.resident else None
     samples.features = resident is None
     seconds: dict[str, float] = defaultdict(float)
 

@@ -5,13 +5,10 @@
 the built-in small one, gives numbers on another scale.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from pipeline.artworks import BadImage, read_image
 
 if TYPE_CHECKING:
     from pipeline.backbones.clip import Clip
@@ -39,33 +36,3 @@ def clipscore(images: np.ndarray, sentences: np.ndarray) -> np.ndarray:
     cosine = np.sum(images.astype(np.float64) * sentences.astype(np.float64), axis=1)
     scores: np.ndarray = 100.0 * WEIGHT * np.maximum(cosine, 0.0)
     return scores
-
-
-class PictureJudge:
-    """CLIPScore of sentences about artworks; every picture and every sentence is embedded once."""
-
-    def __init__(self, clip: "Clip", paths: Mapping[str, Path]) -> None:
-        """`paths`: picture file of each key."""
-        self._clip = clip
-        self._paths = paths
-        self._pictures: dict[str, np.ndarray | None] = {}
-        self._sentences: dict[str, np.ndarray] = {}
-
-    def _picture(self, key: str) -> np.ndarray | None:
-        if key not in self._pictures:
-            try:
-                self._pictures[key] = embed_image(self._clip, read_image(self._paths[key]))
-            except (BadImage, KeyError):
-                self._pictures[key] = None
-        return self._pictures[key]
-
-    def score(self, keys: Sequence[str], sentences: Sequence[str]) -> np.ndarray:
-        """float64 (N,): score of each sentence about its artwork; NaN where the picture cannot be read."""
-        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._sentences]
-        self._sentences.update(zip(new, embed_sentences(self._clip, new), strict=True))
-        scores = np.full(len(keys), np.nan)
-        for i, (key, sentence) in enumerate(zip(keys, sentences, strict=True)):
-            picture = self._picture(key)
-            if picture is not None:
-                scores[i] = clipscore(picture[None], self._sentences[sentence][None])[0]
-        return scores

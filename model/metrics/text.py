@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from model.metrics.text_counts import BLEU, bleu, bleu_counts, meteor, meteor_counts
-from pipeline.params import UserError
+from pipeline.common.errors import UserError
 
 JAVA_TIMEOUT_S = 60
 TOKENIZER_TIMEOUT_S = 1800

@@ -20,11 +20,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from model.precision import attention, autocast
-from model.pretrain.data import CLASSES, FIRST_SCENERY, Canvas, Subject, corpus, load_canvases
-from pipeline import storage
+from model.pretrain.scenes import CLASSES, FIRST_SCENERY, Canvas, Subject, corpus, load_canvases
+from model.train.precision import attention, autocast
 from pipeline.backbones.clip import BPE, Clip, build_clip
-from pipeline.params import STRICT
+from pipeline.common.files import write_bytes, write_json
+from pipeline.common.params import STRICT
 
 MOST_SUBJECTS = 10
 """Subjects a view can show in the positives table; scenes hold at most 7 motifs."""
@@ -68,7 +68,7 @@ def small_config(vocab_size: int) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class SubjectTable:
     """Subjects of all scenes as tensors; S in all, padded to `MOST_SUBJECTS` per scene by -1."""
 
     boxes: Tensor
@@ -123,7 +123,9 @@ class Scenes:
         return torch.from_numpy(chosen).to(device), self.table.boxes[shown[..., 0]], shown, shown[..., 0]
 
 
-def _table(subjects: Sequence[Subject], tokenizer: SimpleTokenizer, context: int, device: str) -> Table:
+def _table(
+    subjects: Sequence[Subject], tokenizer: SimpleTokenizer, context: int, device: str
+) -> SubjectTable:
     words: dict[str, int] = {"": -1}
     for subject in subjects:
         for word in subject.look:
@@ -138,7 +140,7 @@ def _table(subjects: Sequence[Subject], tokenizer: SimpleTokenizer, context: int
     ]
     texts = [text for subject in subjects for text in subject.texts]
     tokens = tokenizer(texts, context_length=context).to(torch.int32)
-    return Table(
+    return SubjectTable(
         torch.tensor([subject.box for subject in subjects], device=device),
         torch.tensor(traits, device=device),
         tokens.view(len(subjects), -1, context).to(device),
@@ -196,7 +198,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, positives: Te
     return (rows + columns) / 2
 
 
-def train(out: Path, params: ClipPretrainParams, device: str) -> dict[str, Any]:
+def train_clip(out: Path, params: ClipPretrainParams, device: str) -> dict[str, Any]:
     """Train from random weights; write clip.safetensors, clip.json and bpe.txt.gz into `out`.
 
     Returns:
@@ -211,8 +213,8 @@ def train(out: Path, params: ClipPretrainParams, device: str) -> dict[str, Any]:
     canvases = load_canvases(params.seed, params.scenes, params.workers)
     scenes = Scenes(canvases, tokenizer, model.context_length, device)
     drawn = time.monotonic()
-    loss = fit(model, scenes, params)
-    storage.write_json(out / "clip.json", config)
+    loss = fit_clip(model, scenes, params)
+    write_json(out / "clip.json", config)
     save_half(model, out / "clip.safetensors")
     held_out = load_canvases(params.seed + 1, params.held_out, params.workers)
     quality = evaluate(Clip(model, tokenizer, device), held_out)
@@ -233,7 +235,7 @@ def train_bpe(out: Path, params: ClipPretrainParams) -> None:
     train_clip_bpe(corpus(params.seed, params.sentences), out / BPE, params.merges)
 
 
-def fit(model: Any, scenes: Scenes, params: ClipPretrainParams) -> float:
+def fit_clip(model: Any, scenes: Scenes, params: ClipPretrainParams) -> float:
     """The training loop; returns the loss averaged over the last tenth."""
     device = scenes.images.device
     rng = np.random.default_rng(params.seed)
@@ -285,7 +287,7 @@ def save_half(model: nn.Module, path: Path) -> None:
 
     state = model.state_dict()
     halves = {name: state[name].detach().half().contiguous().cpu() for name in sorted(state)}
-    storage.write_bytes(path, save(halves))
+    write_bytes(path, save(halves))
 
 
 @torch.inference_mode()
@@ -296,8 +298,7 @@ def evaluate(clip: Clip, canvases: Sequence[Canvas]) -> dict[str, float]:
     utterances about an evoking motif for which that motif is the nearest of its scene's motif and scenery
     crops. ``margin``: mean cosine of an utterance with its motif minus that with the scene's other crops.
     """
-    from pipeline.gallery import KINDS
-    from pipeline.gallery.world import Look
+    from pipeline.gallery.world import KINDS, Look
 
     nothing = Look("", "", "")
     names = clip.encode_text([kind.phrase(nothing, ()) for kind in KINDS.values()])

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from model.pretrain.data import load_scenes
-from pipeline.gallery import KINDS, SCENERY, Scene
-from pipeline.gallery.world import COLOURS
-from pipeline.regions.config import VinvlConfig
+from model.pretrain.scenes import load_scenes
+from pipeline.gallery.world import COLOURS, KINDS, SCENERY, Scene
+from pipeline.regions.vinvl.config import VinvlConfig
 
 LABELS = ("__background__", *KINDS, *SCENERY)
 """Class names by number."""

@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from pipeline.regions import boxes as box_ops
-from pipeline.regions.rpn import STRIDE, crop_maps, grid_anchors
-from pipeline.regions.vinvl import AttrRCNN
+from pipeline.regions.vinvl.boxes import HEAD_WEIGHTS, RPN_WEIGHTS, decode, encode, iou
+from pipeline.regions.vinvl.detector import AttrRCNN
+from pipeline.regions.vinvl.rpn import STRIDE, crop_maps, grid_anchors
 
 RPN_BETA = 1 / 9
 """Where smooth L1 turns linear, for proposals (the original's value)."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class DetectionBatch:
     """B pictures, zero-padded to one size, with up to G boxes each."""
 
     images: Tensor
@@ -66,7 +66,7 @@ class Anchored:
     """(B, K) bool: the anchor's cell lies on the picture and not in its padding."""
 
 
-def losses(model: AttrRCNN, batch: Batch, sampling: Sampling) -> dict[str, Tensor]:
+def losses(model: AttrRCNN, batch: DetectionBatch, sampling: Sampling) -> dict[str, Tensor]:
     """The five losses; their sum is what training lowers."""
     features = model.backbone(batch.images, batch.sizes)
     said = ask_rpn(model, features, batch.sizes)
@@ -107,9 +107,9 @@ def _draw(mask: Tensor, count: Tensor) -> Tensor:
     return mask & (rank < count[:, None])
 
 
-def _overlaps(boxes: Tensor, batch: Batch) -> Tensor:
+def _overlaps(boxes: Tensor, batch: DetectionBatch) -> Tensor:
     """IoU (B, N, G) with the true boxes; -1 where there is none."""
-    overlap = box_ops.iou(boxes, batch.boxes)
+    overlap = iou(boxes, batch.boxes)
     return overlap.masked_fill((batch.labels == 0)[:, None, :], -1)
 
 
@@ -119,7 +119,7 @@ def _matched(values: Tensor, index: Tensor) -> Tensor:
     return values[rows, index]
 
 
-def rpn_losses(said: Anchored, batch: Batch, sampling: Sampling) -> dict[str, Tensor]:
+def rpn_losses(said: Anchored, batch: DetectionBatch, sampling: Sampling) -> dict[str, Tensor]:
     """Objectness and box losses of sampled anchors.
 
     Positive: IoU >= 0.7 with a true box, or the closest that box has. Negative: IoU < 0.3 with all.
@@ -138,7 +138,7 @@ def rpn_losses(said: Anchored, batch: Batch, sampling: Sampling) -> dict[str, Te
         said.logits[chosen], positive[chosen].float(), reduction="sum"
     )
     true_boxes = _matched(batch.boxes, match)[positive]
-    targets = box_ops.encode(true_boxes, said.anchors[positive], box_ops.RPN_WEIGHTS)
+    targets = encode(true_boxes, said.anchors[positive], RPN_WEIGHTS)
     box = F.smooth_l1_loss(said.deltas[positive], targets, beta=RPN_BETA, reduction="sum")
     return {"rpn_class": objectness / count, "rpn_box": box / count}
 
@@ -147,7 +147,7 @@ def propose(said: Anchored, sizes: Tensor, threshold: float, sampling: Sampling)
     """Proposals (B, P, 4) as at test time, best first; rows beyond an image's last are all zero."""
     logits = said.logits.masked_fill(~said.inside, -torch.inf)
     scores, index = logits.topk(min(sampling.pre_nms, logits.shape[1]))
-    boxes = box_ops.decode(_matched(said.deltas, index), _matched(said.anchors, index), box_ops.RPN_WEIGHTS)
+    boxes = decode(_matched(said.deltas, index), _matched(said.anchors, index), RPN_WEIGHTS)
     limit = sizes.flip(1).repeat(1, 2)[:, None, :] - 1
     boxes = torch.minimum(boxes.clamp(min=0), limit.to(boxes.dtype))
     image = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(scores)
@@ -174,7 +174,7 @@ class RegionTargets:
     """(R, 4): what `bbox_pred` should say for the label."""
 
 
-def sample_regions(proposals: Tensor, batch: Batch, sampling: Sampling) -> RegionTargets:
+def sample_regions(proposals: Tensor, batch: DetectionBatch, sampling: Sampling) -> RegionTargets:
     """Proposals and true boxes, labelled by IoU >= 0.5, and a random few of each."""
     candidates = torch.cat([proposals, batch.boxes], dim=1)
     real = (candidates[..., 2:] > candidates[..., :2]).all(dim=2)
@@ -186,7 +186,7 @@ def sample_regions(proposals: Tensor, batch: Batch, sampling: Sampling) -> Regio
     label = _matched(batch.labels, match) * foreground
     attribute = _matched(batch.attributes, match) * foreground
     boxes = candidates[image, row]
-    targets = box_ops.encode(_matched(batch.boxes, match)[image, row], boxes, box_ops.HEAD_WEIGHTS)
+    targets = encode(_matched(batch.boxes, match)[image, row], boxes, HEAD_WEIGHTS)
     counts = (foreground | background).sum(dim=1).tolist()
     return RegionTargets(list(torch.split(boxes, counts)), label[image, row], attribute[image, row], targets)
 

@@ -18,12 +18,12 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from model.losses import IGNORE, language_loss
-from model.precision import attention, autocast
-from pipeline.emotions import EMOTIONS, prompt
-from pipeline.gallery import EVOKES, KINDS, Look, Motif
-from pipeline.gallery.grammar import disagreement, utterance
-from pipeline.params import STRICT
+from model.emosem.losses import IGNORE, language_loss
+from model.train.precision import attention, autocast
+from pipeline.common.emotions import EMOTIONS, prompt
+from pipeline.common.params import STRICT
+from pipeline.gallery.words.grammar import disagreement, utterance
+from pipeline.gallery.world import EVOKES, KINDS, Look, Motif
 
 END = "<|endoftext|>"
 Positive = Annotated[int, Field(gt=0)]
@@ -106,7 +106,7 @@ def loss_of(model: torch.nn.Module, rows: Tensor) -> Tensor:
     return language_loss(logits, rows[:, 1:])
 
 
-def train(out: Path, params: LanguageModelPretrainParams, device: str) -> dict[str, Any]:
+def train_language_model(out: Path, params: LanguageModelPretrainParams, device: str) -> dict[str, Any]:
     """Write ``out/gpt2/`` as transformers saves it; returns held-out perplexity and sizes."""
     start = time.monotonic()
     held_out = sorted(set(compose(params.seed + 1, params.held_out)))
@@ -129,7 +129,7 @@ def train(out: Path, params: LanguageModelPretrainParams, device: str) -> dict[s
     model = GPT2LMHeadModel(config)
     torch.nn.Module.to(model, device)  # transformers' own has no types
     rows, test = encode(tokenizer, texts, end).to(device), encode(tokenizer, held_out, end).to(device)
-    fit(model, rows, params)
+    fit_language_model(model, rows, params)
     model.eval()
     with torch.no_grad():
         words = [int((part[:, 1:] != IGNORE).sum()) for part in test.split(250)]
@@ -146,7 +146,7 @@ def train(out: Path, params: LanguageModelPretrainParams, device: str) -> dict[s
     }
 
 
-def fit(model: torch.nn.Module, rows: Tensor, params: LanguageModelPretrainParams) -> None:
+def fit_language_model(model: torch.nn.Module, rows: Tensor, params: LanguageModelPretrainParams) -> None:
     """Train in place on random batches of `rows`."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay

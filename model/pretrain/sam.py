@@ -28,9 +28,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.precision import autocast
 from model.pretrain.clip import adamw, save_half
-from model.pretrain.data import CLASSES, OWNERS, load_canvases
+from model.pretrain.scenes import CLASSES, OWNERS, load_canvases
 from model.pretrain.segmentation_data import (
     KINDS,
     Pictures,
@@ -41,9 +40,10 @@ from model.pretrain.segmentation_data import (
     tight_boxes,
     visual_targets,
 )
-from pipeline import storage
+from model.train.precision import autocast
 from pipeline.backbones.sam import SamConfig, build_sam
-from pipeline.params import STRICT
+from pipeline.common.files import write_json
+from pipeline.common.params import STRICT
 
 MOTIF_WEIGHT = 3.0
 """Weight of a motif's cells in the auxiliary loss; scenery owns most of a picture."""
@@ -243,7 +243,7 @@ def losses(
     return found
 
 
-def train(out: Path, params: SamPretrainParams, device: str) -> dict[str, Any]:
+def train_sam(out: Path, params: SamPretrainParams, device: str) -> dict[str, Any]:
     """Train from random weights; write sam.safetensors and sam.json into `out`.
 
     Returns:
@@ -257,8 +257,8 @@ def train(out: Path, params: SamPretrainParams, device: str) -> dict[str, Any]:
     teacher = Teacher(config.out_chans).to(device)
     pictures = Pictures(load_canvases(params.seed, params.scenes, params.workers), device)
     drawn = time.monotonic()
-    last = fit(sam, teacher, pictures, params)
-    storage.write_json(out / "sam.json", dataclasses.asdict(config))
+    last = fit_sam(sam, teacher, pictures, params)
+    write_json(out / "sam.json", dataclasses.asdict(config))
     save_half(sam, out / "sam.safetensors")
     held_out = Pictures(load_canvases(params.seed + 1, params.held_out, params.workers), device)
     return {
@@ -278,7 +278,7 @@ def align(sam: Sam) -> None:
             attention.k_proj.load_state_dict(attention.q_proj.state_dict())
 
 
-def fit(sam: Sam, teacher: Teacher, pictures: Pictures, params: SamPretrainParams) -> dict[str, float]:
+def fit_sam(sam: Sam, teacher: Teacher, pictures: Pictures, params: SamPretrainParams) -> dict[str, float]:
     """The encoder on the auxiliary loss, then the rest on it; returns the last steps' losses."""
     align(sam)
     encoder = nn.ModuleList([sam.image_encoder, teacher.classify])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.pretrain.data import CLASSES, FIRST_SCENERY, OWNERS, SCENERY_OWNER, Canvas
+from model.pretrain.scenes import CLASSES, FIRST_SCENERY, OWNERS, SCENERY_OWNER, Canvas
 
 KINDS = FIRST_SCENERY
 """Number of kinds that a semantic prompt can name."""

@@ -16,9 +16,10 @@ from model.pretrain.clip import ClipPretrainParams
 from model.pretrain.language_model import LanguageModelPretrainParams
 from model.pretrain.sam import SamPretrainParams
 from model.pretrain.vinvl import VinvlPretrainParams
-from pipeline import storage
-from pipeline.backbones import HASHES
-from pipeline.params import STRICT, as_json
+from pipeline.backbones.weight_hashes import HASHES
+from pipeline.common.files import write_bytes, write_json
+from pipeline.common.fingerprint import as_json, sha256_file
+from pipeline.common.params import STRICT
 
 Backbone = Literal["clip", "sam", "language_model", "vinvl"]
 CARD = "CARD.md"
@@ -51,10 +52,10 @@ def pretrain(out: Path, params: PretrainParams, only: Backbone | None = None) ->
     from model.pretrain import clip, language_model, sam, vinvl
 
     trainers: dict[Backbone, Callable[[Path, Any, str], dict[str, Any]]] = {
-        "clip": clip.train,
-        "sam": sam.train,
-        "language_model": language_model.train,
-        "vinvl": vinvl.train,
+        "clip": clip.train_clip,
+        "sam": sam.train_sam,
+        "language_model": language_model.train_language_model,
+        "vinvl": vinvl.train_vinvl,
     }
     device = "cuda" if torch.cuda.is_available() else "cpu"
     hardware = torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})"
@@ -65,7 +66,7 @@ def pretrain(out: Path, params: PretrainParams, only: Backbone | None = None) ->
             "hardware": hardware,
             "torch": torch.__version__,
         }
-        storage.write_json(out / f"{name}.{QUALITY}", measured)
+        write_json(out / f"{name}.{QUALITY}", measured)
     return finish(out)
 
 
@@ -77,9 +78,9 @@ def finish(out: Path) -> dict[str, Any]:
         if (path := out / f"{name}.{QUALITY}").is_file()
     }
     files = [p for p in sorted(out.rglob("*")) if p.is_file() and p.name not in (HASHES, CARD)]
-    hashes = {path.relative_to(out).as_posix(): storage.sha256_file(path) for path in files}
-    storage.write_json(out / HASHES, hashes)
-    storage.write_bytes(out / CARD, _card(out, quality, hashes).encode())
+    hashes = {path.relative_to(out).as_posix(): sha256_file(path) for path in files}
+    write_json(out / HASHES, hashes)
+    write_bytes(out / CARD, _card(out, quality, hashes).encode())
     return quality
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import regex  # type: ignore[import-untyped]
 from open_clip.tokenizer import bytes_to_unicode
 
-from pipeline import storage
+from pipeline.common.files import write_bytes
 
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """How `SimpleTokenizer` cuts a text into words before it merges bytes."""
@@ -31,7 +31,7 @@ def train_clip_bpe(texts: Sequence[str], path: Path, merges: int) -> None:
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as file:
         file.write(text.encode())
-    storage.write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def learn_merges(counts: Mapping[str, int], merges: int) -> list[str]:

@@ -27,12 +27,12 @@ from model.pretrain.detection_data import (
     by_orientation,
     draw_examples,
 )
-from model.pretrain.detection_loss import Batch, Sampling, losses
-from pipeline.params import STRICT
-from pipeline.regions.boxes import iou
-from pipeline.regions.config import VinvlConfig
-from pipeline.regions.resnext import FrozenBatchNorm2d
-from pipeline.regions.vinvl import AttrRCNN
+from model.pretrain.detection_loss import DetectionBatch, Sampling, losses
+from pipeline.common.params import STRICT
+from pipeline.regions.vinvl.boxes import iou
+from pipeline.regions.vinvl.config import VinvlConfig
+from pipeline.regions.vinvl.detector import AttrRCNN
+from pipeline.regions.vinvl.resnext import FrozenBatchNorm2d
 
 SMALL = VinvlConfig(
     stem_channels=24,
@@ -79,7 +79,7 @@ class VinvlPretrainParams:
     """Processes that draw the scenes; 0: one per core."""
 
 
-def train(out: Path, params: VinvlPretrainParams, device: str) -> dict[str, Any]:
+def train_vinvl(out: Path, params: VinvlPretrainParams, device: str) -> dict[str, Any]:
     """Train, write OUT/vinvl.safetensors and OUT/vinvl.json, and return what was measured.
 
     Recall is the share of true boxes of held-out scenes that some region meets with IoU >= 0.5.
@@ -90,7 +90,7 @@ def train(out: Path, params: VinvlPretrainParams, device: str) -> dict[str, Any]
     torch.manual_seed(params.seed)
     model = thaw(AttrRCNN(SMALL, LABELS, ATTRIBUTES)).train()
     model = model.to(device).to(memory_format=torch.channels_last)
-    curve = fit(model, examples, params, device)
+    curve = fit_vinvl(model, examples, params, device)
     frozen = freeze(model).eval()
     frozen.save(out / "vinvl")
     metrics = measure(frozen, held_out)
@@ -102,7 +102,7 @@ def train(out: Path, params: VinvlPretrainParams, device: str) -> dict[str, Any]
     }
 
 
-def fit(
+def fit_vinvl(
     model: AttrRCNN, examples: Sequence[Example], params: VinvlPretrainParams, device: str
 ) -> list[float]:
     """Run the optimizer; returns the loss about twenty times along the way."""
@@ -158,7 +158,9 @@ def freeze(model: AttrRCNN) -> AttrRCNN:
 # ---- batches -----------------------------------------------------------------------------------------
 
 
-def batches(examples: Sequence[Example], params: VinvlPretrainParams, device: str) -> Iterator[Batch]:
+def batches(
+    examples: Sequence[Example], params: VinvlPretrainParams, device: str
+) -> Iterator[DetectionBatch]:
     """Endless augmented batches; all pictures wait on the device, landscape and portrait apart."""
     groups = [to_tensors(group, device) for group in by_orientation(examples)]
     share = np.array([len(group.labels) for group in groups], np.float64)
@@ -172,7 +174,7 @@ def batches(examples: Sequence[Example], params: VinvlPretrainParams, device: st
         yield augment(take(groups[g], torch.tensor(chosen, device=device)))
 
 
-def to_tensors(examples: Sequence[Example], device: str) -> Batch:
+def to_tensors(examples: Sequence[Example], device: str) -> DetectionBatch:
     """All examples padded to their common size; pictures stay RGB uint8 (N, 3, H, W) until `augment`."""
     sizes = np.array([example.image.shape[:2] for example in examples])
     images = np.zeros((len(examples), *sizes.max(axis=0), 3), np.uint8)
@@ -187,15 +189,15 @@ def to_tensors(examples: Sequence[Example], device: str) -> Batch:
         attributes[i, :count] = example.attributes
     pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
     arrays = (torch.from_numpy(a) for a in (sizes, boxes, labels, attributes))
-    return Batch(pictures.to(device), *(a.to(device) for a in arrays))
+    return DetectionBatch(pictures.to(device), *(a.to(device) for a in arrays))
 
 
-def take(group: Batch, index: Tensor) -> Batch:
+def take(group: DetectionBatch, index: Tensor) -> DetectionBatch:
     """Some rows of a batch."""
-    return Batch(*(getattr(group, field.name)[index] for field in dataclasses.fields(group)))
+    return DetectionBatch(*(getattr(group, field.name)[index] for field in dataclasses.fields(group)))
 
 
-def augment(batch: Batch) -> Batch:
+def augment(batch: DetectionBatch) -> DetectionBatch:
     """Mirror half of the pictures and vary their light, then normalise as the detector does."""
     count, _, height, width = batch.images.shape
     device = batch.images.device
@@ -213,7 +215,7 @@ def augment(batch: Batch) -> Batch:
     x1, y1, x2, y2 = batch.boxes.unbind(2)
     swapped = torch.stack([last - x2, y1, last - x1, y2], dim=2)
     boxes = torch.where((mirrored[:, None] & (batch.labels > 0))[:, :, None], swapped, batch.boxes)
-    return Batch(images, batch.sizes, boxes, batch.labels, batch.attributes)
+    return DetectionBatch(images, batch.sizes, boxes, batch.labels, batch.attributes)
 
 
 # ---- quality -----------------------------------------------------------------------------------------

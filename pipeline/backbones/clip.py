@@ -26,14 +26,15 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from pipeline.backbones import ClipPrecision, clip_weights, crops, verify
+from pipeline.backbones import clip_weights, crops
 from pipeline.backbones.crops import Fit, resize
+from pipeline.backbones.params import ClipPrecision
 from pipeline.backbones.sam import load_strictly
-from pipeline.params import UserError
+from pipeline.backbones.weight_hashes import verify_weights
+from pipeline.common.errors import UserError
 
 __all__ = [
     "BPE",
-    "SOURCES",
     "Clip",
     "Fit",
     "Normalisation",
@@ -45,8 +46,6 @@ __all__ = [
 
 BPE = "bpe.txt.gz"
 """Merges of the small CLIP's tokenizer, beside its weights, in open_clip's format."""
-SOURCES = (clip_weights, crops)
-"""Modules besides this one that decide what comes out; for the fingerprints of shards."""
 TEXT_BATCH = 256
 LONGEST_TEXT = 4096
 """Characters of a sentence that are read. 77 tokens are 2,464 bytes at most (the longest has 32), so the rest
@@ -234,13 +233,13 @@ def load_clip(name: str, checkpoint: Path, device: str, *, precision: ClipPrecis
     Raises:
         UserError: unknown name, missing file, wrong hash, or weights of another architecture.
     """
-    sha256 = verify(checkpoint)
+    sha256 = verify_weights(checkpoint)
     weights = clip_weights.read_weights(checkpoint, sha256)
     tokenizer: Callable[..., torch.Tensor]
     if name == "tiny":
         merges = checkpoint.with_name(BPE)
-        verify(checkpoint.with_suffix(".json"))
-        verify(merges)
+        verify_weights(checkpoint.with_suffix(".json"))
+        verify_weights(merges)
         config = read_config(checkpoint.with_suffix(".json"))
         clip_weights.check_activation(weights, config, name, checkpoint)
         model = build_clip(config)

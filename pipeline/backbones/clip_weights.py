@@ -27,7 +27,7 @@ from open_clip.pretrained import get_pretrained_url
 from torch import nn
 
 from pipeline.backbones.sam import read_state_dict
-from pipeline.params import UserError
+from pipeline.common.errors import UserError
 
 HUB_CONFIG = "open_clip_config.json"
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")

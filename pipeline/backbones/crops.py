@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from pipeline.geometry import pixel_ranges
+from pipeline.common.geometry import pixel_ranges
 
 Fit = Literal["center", "squash"]
 """How a crop becomes square: `center` is CLIP's own preprocessing (short side to the input size, then the

@@ -23,9 +23,9 @@ from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.backbones import verify
-from pipeline.geometry import frame_size
-from pipeline.params import UserError
+from pipeline.backbones.weight_hashes import verify_weights
+from pipeline.common.errors import UserError
+from pipeline.common.geometry import frame_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +107,10 @@ def load_sam_model(arch: str, checkpoint: Path) -> Sam:
     Raises:
         UserError: missing file, wrong hash, or weights of another architecture (differing keys are named).
     """
-    verify(checkpoint)
+    verify_weights(checkpoint)
     if arch == "tiny":
         config = checkpoint.with_suffix(".json")
-        verify(config)
+        verify_weights(config)
         sam = build_sam(read_config(config))
     else:
         sam = sam_model_registry[arch](checkpoint=None)
@@ -284,4 +284,4 @@ def load_sam(
 ) -> SamEncoder:
     """SAM's image encoder from a checkpoint; arguments and errors as in `load_sam_model` and `SamEncoder`."""
     model = load_sam_model(arch, checkpoint)
-    return SamEncoder(model, device, arch, verify(checkpoint), precision=precision, compiled=compiled)
+    return SamEncoder(model, device, arch, verify_weights(checkpoint), precision=precision, compiled=compiled)

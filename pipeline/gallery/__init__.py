@@ -3,9 +3,3 @@
 `world` says what there is and what it evokes, `scenes` paints it (`motifs_*` draw the things, `styles` the
 brushwork), `grammar` speaks about it, `release` writes the folders. Everything is a pure function of a seed.
 """
-
-from pipeline.gallery.release import build
-from pipeline.gallery.scenes import scene
-from pipeline.gallery.world import EVOKES, KINDS, SCENERY, GalleryParams, Kind, Look, Motif, Scene
-
-__all__ = ["EVOKES", "KINDS", "SCENERY", "GalleryParams", "Kind", "Look", "Motif", "Scene", "build", "scene"]

@@ -29,13 +29,16 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline import apolo, apolo_arrays, storage
-from pipeline.artemis import COLUMNS
-from pipeline.emotions import EMOTIONS, SOMETHING_ELSE
-from pipeline.gallery import grammar
-from pipeline.gallery.scenes import scene
+from pipeline.common.emotions import EMOTIONS, SOMETHING_ELSE
+from pipeline.common.errors import UserError
+from pipeline.common.files import write_bytes, write_json
+from pipeline.common.fingerprint import as_json
+from pipeline.common.tars import npy_bytes
+from pipeline.gallery.scenes.scene import scene
+from pipeline.gallery.words import grammar
 from pipeline.gallery.world import GalleryParams, Scene
-from pipeline.params import Paths, UserError, as_json
+from pipeline.releases import apolo, apolo_arrays
+from pipeline.releases.artemis import COLUMNS
 
 CSV_NAME = "artemis_dataset_release_v0.csv"
 _FOLDERS = ("artemis", "wikiart", "apolo")
@@ -59,18 +62,13 @@ class _Drawn:
     num_boxes: int
 
 
-def build_step(paths: Paths, params: GalleryParams) -> dict[str, Any]:
-    """The DVC stage: `build` into ``data/gallery``."""
-    return build(paths.step("gallery"), params)
-
-
-def build(out: Path, params: GalleryParams) -> dict[str, Any]:
+def draw_gallery(out: Path, params: GalleryParams) -> dict[str, Any]:
     """Draw `params.artworks` artworks and write the three releases under `out`; returns counts.
 
     A gallery that is already there is replaced. Raises `UserError` when `out` holds anything else.
     """
     _clear(out)
-    storage.write_json(out / _MARK, as_json(params))
+    write_json(out / _MARK, as_json(params))
     splits = _splits(params)
     draw = partial(_draw, out=out, params=params, splits=splits)
     drawn = list(_mapped(draw, params.artworks))
@@ -136,16 +134,16 @@ def _draw(index: int, out: Path, params: GalleryParams, splits: list[str]) -> _D
     boxes = proposals(world, np.random.default_rng([params.seed, _BOXES, index]), params)
     buffer = io.BytesIO()
     Image.fromarray(world.image).save(buffer, format="JPEG", quality=params.jpeg_quality, subsampling=0)
-    storage.write_bytes(out / "wikiart" / world.style / f"{painting}.jpg", buffer.getvalue())
+    write_bytes(out / "wikiart" / world.style / f"{painting}.jpg", buffer.getvalue())
     # the release spells mojibake names plainly here, and only here
     boxes_path = out / "apolo" / apolo_arrays.BOXES / f"{apolo_arrays.without_mojibake(painting)}.npy"
-    storage.write_bytes(boxes_path, storage.npy_bytes(boxes))
+    write_bytes(boxes_path, npy_bytes(boxes))
     named = {emotion for emotion, _ in said}
     truths = tuple(e for e in EMOTIONS if e in named and any(e in motif.emotions for motif in world.motifs))
     if splits[index] != "train":
         for emotion in truths:
             path = out / "apolo" / apolo_arrays.MAPS / f"{painting}_{emotion}.npy"
-            storage.write_bytes(path, storage.npy_bytes(truth(world, emotion).astype(np.uint8)))
+            write_bytes(path, npy_bytes(truth(world, emotion).astype(np.uint8)))
     return _Drawn(world.style, painting, said, truths, len(boxes))
 
 
@@ -222,7 +220,7 @@ def _write_csv(path: Path, drawn: list[_Drawn]) -> list[dict[str, list[int]]]:
             by_emotion.setdefault(emotion, []).append(row)
             row += 1
         ids.append(by_emotion)
-    storage.write_bytes(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode())
     return ids
 
 
@@ -243,6 +241,6 @@ def _write_apolo(
                 for emotion in artwork.truths
             ]
     for split, index in indices.items():
-        storage.write_bytes(folder / apolo.INDEX / f"{split}_index.json", json.dumps(index).encode())
-    storage.write_bytes(folder / "apolo.json", (json.dumps(items, indent=1) + "\n").encode())
+        write_bytes(folder / apolo.INDEX / f"{split}_index.json", json.dumps(index).encode())
+    write_bytes(folder / "apolo.json", (json.dumps(items, indent=1) + "\n").encode())
     return Counter(str(item["split"]) for item in items)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pydantic
 from pydantic import Field
 
-from pipeline.emotions import EMOTIONS
-from pipeline.params import STRICT
+from pipeline.common.emotions import EMOTIONS
+from pipeline.common.params import STRICT
 
 Place = Literal["sky", "far", "water", "ground"]
 """Where a kind belongs: in the air, standing at the horizon, afloat, or on the ground."""

@@ -1,0 +1,1 @@
+"""Step `alignment`: the classifier that reads an explanation's emotion, for EA (Sec. 4.1)."""

@@ -1,0 +1,1 @@
+"""`label-card`: pseudo-mask recipes scored on APOLO before any training."""

@@ -1,0 +1,76 @@
+"""Map files decoded: PNG, NPY, and tars of them."""
+
+import io
+import mmap
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.common.errors import UserError
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """A grey picture, uint8 or uint16 (h, w). Raises `ValueError` for colours and for anything else.
+
+    Colours that are grey count as grey, and an alpha channel that is opaque is dropped.
+    """
+    pixels = np.frombuffer(data, dtype=np.uint8)
+    try:
+        image = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED) if len(pixels) else None
+    except cv2.error as error:
+        raise ValueError(f"the file is no picture that OpenCV can decode ({error.err})") from None
+    if image is None:
+        raise ValueError("the file is no picture that OpenCV can decode")
+    if image.ndim == 2:
+        return image
+    opaque = 2 ** (8 * image.itemsize) - 1
+    if image.shape[2] == 4 and (image[..., 3] != opaque).any():
+        raise ValueError("the picture is partly transparent; save the map as grey values")
+    if (image[..., :3] != image[..., :1]).any():
+        raise ValueError("the picture has colours, whose order is no map's; save the map as grey values")
+    return np.ascontiguousarray(image[..., 0])
+
+
+def decode_npy(data: bytes) -> np.ndarray:
+    """A map in the bytes of a ``.npy`` file; axes of length one are dropped from three-dimensional arrays.
+
+    Raises `ValueError` for pickled objects, with advice, and for what is no such file.
+    """
+    try:
+        array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        advice = "; save it as a plain array of numbers" if "pickle" in str(error) else ""
+        raise ValueError(f"the file is no plain .npy array ({error}){advice}") from None
+    return array.squeeze() if array.ndim > 2 else array
+
+
+class TarMaps:
+    """Bytes of tar members ``KEY.EXT`` by name, read at random. May be shared between threads."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._places: dict[str, tuple[mmap.mmap, int, int]] = {}
+        for path in paths:
+            try:
+                with tarfile.open(path, mode="r:") as tar:
+                    found = [(info.name, info.offset_data, info.size) for info in tar]
+                with path.open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except FileNotFoundError:
+                raise UserError(f"{path} does not exist; run the step that writes it") from None
+            except (tarfile.TarError, OSError, ValueError) as error:
+                raise UserError(
+                    f"{path} cannot be read ({error}); delete it and run its step again"
+                ) from None
+            for name, offset, size in found:
+                self._places[name] = (mapped, offset, size)
+
+    def read(self, name: str) -> bytes | None:
+        """The member's bytes, or None when no tar has it."""
+        place = self._places.get(name)
+        if place is None:
+            return None
+        mapped, offset, size = place
+        return mapped[offset : offset + size]

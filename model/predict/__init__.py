@@ -1,0 +1,1 @@
+"""Step `predict`, and prediction for pictures of your own."""

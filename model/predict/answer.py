@@ -1,0 +1,118 @@
+"""Masks and explanations of a batch of artworks, from a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import pydantic
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from model.data.cached_features import Features, dequantise, stack_sam
+from model.data.frame import Frame
+from model.emosem.captioner import decode_text
+from model.emosem.network import EmoSEM, Segmentation
+from pipeline.common.emotions import emotion_index
+from pipeline.common.errors import UserError
+from pipeline.common.fingerprint import fingerprint
+from pipeline.common.params import STRICT
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class PredictParams:
+    """How masks and explanations are drawn from a trained model."""
+
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Nucleus sampling's probability (Sec. 4.1); near 0 is greedy."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Divides the logits before sampling."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 25
+    """Budget of an explanation, its end-of-text token included (Sec. 4.1)."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """One explanation per item and seed; a text also depends on its artwork and emotion, on nothing else."""
+    batch: Annotated[int, Field(gt=0)] = 16
+    """Artworks answered at once; changes speed, and results by float noise only."""
+    device: str = "auto"
+    """auto (the GPU where there is one), cpu, cuda."""
+
+    def torch_device(self) -> str:
+        """The device to run on. Raises `UserError` when a GPU is asked for and absent."""
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError(f"predict_items.device is {self.device}, but torch sees no GPU; use auto or cpu")
+        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one (artwork, emotion)."""
+
+    probability: np.ndarray
+    """float32 (h, w) in [0, 1], the artwork without SAM's padding, at the decoder's resolution."""
+    explanations: tuple[str, ...]
+    """One per seed."""
+
+
+class BatchQuery(NamedTuple):
+    """One question to a batch of artworks."""
+
+    row: int
+    """Place of the artwork in the batch."""
+    key: str
+    """Its name, for the seed of the explanation."""
+    emotion: str
+
+
+@torch.no_grad()
+def predict_batch(
+    model: EmoSEM, features: Sequence[Features], asks: Sequence[BatchQuery], params: PredictParams
+) -> list[Prediction]:
+    """Segment and explain all questions about a batch of artworks at once; one predict_queries per question.
+
+    Args:
+        model: in eval mode.
+        features: of the artworks, one each.
+        asks: the questions, at least one.
+        params: see `PredictParams`; its `batch` is the caller's business.
+    """
+    device = next(model.parameters()).device
+    rows = torch.tensor([ask.row for ask in asks], device=device)
+    codes, scale = stack_sam(features)
+    sam = dequantise(codes.to(device), None if scale is None else scale.to(device))
+    clip = torch.from_numpy(np.stack([f.clip for f in features])).to(device).float()
+    emotions = torch.tensor([emotion_index(ask.emotion) for ask in asks], device=device)
+    found = model.segment(sam, rows, emotions)
+    texts = [_explain(model, found, clip[rows], asks, seed=seed, params=params) for seed in params.seeds]
+    frame = Frame(model.config.image_size, side=4 * model.config.grid)
+    answers = []
+    probabilities = found.mask_logits.float().sigmoid().cpu().numpy()
+    for number, ask in enumerate(asks):
+        height, width = frame.valid_size(features[ask.row].input_height, features[ask.row].input_width)
+        words = tuple(drawn[number] for drawn in texts)
+        answers.append(Prediction(probabilities[number, :height, :width], words))
+    return answers
+
+
+def _explain(
+    model: EmoSEM,
+    found: Segmentation,
+    visual: Tensor,
+    asks: Sequence[BatchQuery],
+    *,
+    seed: int,
+    params: PredictParams,
+) -> list[str]:
+    """One explanation per question, from a seed of its own."""
+    if model.tokenizer is None:
+        raise UserError("the model was saved without its tokenizer; it can segment, but not explain")
+    rows = model.captioner.generate(
+        found.prefix,
+        found.prefix_mask,
+        visual,
+        [int(fingerprint(seed, ask.key, ask.emotion)[:15], 16) for ask in asks],
+        max_new_tokens=params.max_new_tokens,
+        top_p=params.top_p,
+        temperature=params.temperature,
+    )
+    return [decode_text(model.tokenizer, row) for row in rows]

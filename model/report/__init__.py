@@ -1,0 +1,1 @@
+"""Step `report` and the command `look`: pages that people read."""

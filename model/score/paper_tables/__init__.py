@@ -1,0 +1,1 @@
+"""The paper's tables with this run's rows beside them."""

@@ -1,0 +1,62 @@
+"""The score table that a person reads: Markdown, in the paper's order of columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from model.metrics.columns import COLUMNS, cell, table
+
+
+def chosen_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """As `table`, the columns of masks alone, at the threshold that suits the val items best."""
+    masks = [(f"{column}_val", heading, decimals) for column, heading, decimals in COLUMNS[:4]]
+    lines = [
+        "| Method | Threshold | " + " | ".join(heading for _, heading, _ in masks) + " |",
+        "|---|---:|" + "---:|" * len(masks),
+    ]
+    for row in rows:
+        cells = [cell(row, column, decimals) for column, _, decimals in masks]
+        lines.append(f"| {row['method']} | {cell(row, 'threshold_val', 2)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _on_draws(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not any(name.endswith("_sd") for row in rows for name in row):
+        return ""
+    return " Of several draws of every explanation (`predict.seeds`): mean ± standard deviation."
+
+
+def markdown(metrics: Mapping[str, Any]) -> str:
+    """The page ``metrics/score.md`` for the content of ``metrics/score.json``."""
+    protocol, counts = metrics["protocol"], metrics["items"]
+    boxed = "prediction and label" if protocol["box_truth"] else "prediction only"
+    box = "boxes by 8-connected component" if protocol["boxes"] == "components" else "one box for all"
+    heard = metrics["alignment"].get("test", {}).get("accuracy")
+    artemis = metrics["alignment"].get("source") == "artemis"
+    kind, held_out = ("ArtEmis's own classifier", "the") if artemis else ("a classifier", "held-out")
+    judge = "" if heard is None else f", right on {heard:.1f} % of {held_out} test utterances,"
+    parts = [
+        "# Scores",
+        f"Data: **{metrics['data']}**, {metrics['split']} items. Backbones: **{metrics['backbones']}**.",
+        table(metrics["rows"]),
+        "Percentages, higher is better. "
+        f"{counts['counted']} of {counts['apolo']} items count (the others have no usable label). "
+        "A missing prediction counts as IoU 0 and as an empty explanation.",
+        f"Masks: foreground above {protocol['threshold']:g} after min-max ({protocol['scaling']}); "
+        f"{box} on {boxed}. "
+        f"EA: share of explanations in which {kind}{judge} reads the item's emotion. "
+        f"Text: pycocoevalcap {metrics['text']['pycocoevalcap']}, PTB tokens. "
+        f"CLIPScore: CLIP {protocol['clip']['name']}." + _on_draws(metrics["rows"]),
+        "Rows with a colon are controls and ablations: `:other-emotion` was asked for another emotion of the "
+        "same artwork and is scored against the item's own; `:no-prefix` is a model whose language model "
+        "sees no prefix; docs/paper.md has the others. The paper's tables with these rows: tables/.",
+    ]
+    if any("threshold_val" in row for row in metrics["rows"]):
+        on_itself = ", which are the items scored here" if metrics["split"] == "val" else ""
+        parts += [
+            f"The same masks at the threshold with each method's highest mean IoU, by pixels, on the "
+            f"{counts['val']} val items{on_itself}:",
+            chosen_table(metrics["rows"]),
+        ]
+    if metrics["problems"]:
+        parts.append("Problems:\n\n" + "\n".join(f"- {line}" for line in metrics["problems"]))
+    return "\n\n".join(parts) + "\n"

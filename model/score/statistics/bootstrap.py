@@ -1,0 +1,260 @@
+"""How sure a score is: intervals, paired tests, breakdowns and histograms over the items of step `score`.
+
+A pure function of two tables, `ITEMS` (one row per method and item) and `TEXTS` (one per method, item and
+draw). All methods stand on the same items, so every resample takes the same items for all of them: the
+difference of two cells then has its own, narrower interval. Columns that are shares or means are sums over
+items divided by sums; corpus BLEU and METEOR are not, but follow from summed counts, which are resampled
+instead (Koehn 2004, "Statistical significance tests for machine translation evaluation").
+
+Intervals are percentiles of the bootstrap; of a share on which all items agree, about which resamples have
+nothing to say, Clopper and Pearson's. A paired p-value is twice the smaller share of resamples on either
+side of no difference, with one added to both counts, so that it is never 0; of Pr@ it is McNemar's exact
+test. With many pairs some p-values are small by luck: `p_holm` is Holm's correction within a column.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from itertools import combinations
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pydantic
+from pydantic import Field
+
+from model.score.statistics import page
+from model.score.statistics.cells import ScoreCell, ScoreCells, read_cells
+from pipeline.common.files import write_bytes, write_json
+from pipeline.common.fingerprint import as_json
+from pipeline.common.params import STRICT, Paths
+
+DRAWN = 1 << 21
+"""Units drawn at a time: some 16 MiB an array."""
+HISTOGRAM_BINS = 20
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class StatisticsParams:
+    """The bootstrap."""
+
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Resamples of all items."""
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of the intervals."""
+    unit: Literal["item", "painting"] = "item"
+    """What is drawn: items, or paintings with all their items (wider: items of one painting are alike)."""
+    seed: int = 0
+    """Of the resamples."""
+
+
+# ---- bootstrap -------------------------------------------------------------------------------------
+
+
+def units(table: ScoreCells, unit: str) -> np.ndarray:
+    """Which unit of resampling each item belongs to: int64 (N,), 0 to the number of units."""
+    if unit == "item":
+        return np.arange(len(table))
+    _, places = np.unique(np.array(table.paintings, dtype=object).astype(str), return_inverse=True)
+    return np.asarray(places, dtype=np.int64)
+
+
+def resample(table: ScoreCells, params: StatisticsParams) -> np.ndarray:
+    """Every cell's value in every resample, float64 (resamples, cells): the same resamples for all cells."""
+    places = units(table, params.unit)
+    count = int(places.max()) + 1
+    order = np.argsort(places, kind="stable")
+    starts = np.searchsorted(places[order], np.arange(count))
+    sums = np.add.reduceat(np.concatenate([cell.counts for cell in table.cells], axis=1)[order], starts)
+    edges = np.cumsum([0, *(cell.counts.shape[1] for cell in table.cells)])
+    rng = np.random.default_rng(params.seed)
+    values = np.empty((params.resamples, len(table.cells)))
+    step = max(1, DRAWN // count)
+    for start in range(0, params.resamples, step):
+        block = min(step, params.resamples - start)
+        drawn = rng.integers(0, count, size=(block, count), dtype=np.int64)
+        drawn += count * np.arange(block)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=block * count).reshape(block, count)
+        totals = times.astype(np.float64) @ sums
+        for c, cell in enumerate(table.cells):
+            values[start : start + block, c] = cell.value(totals[:, edges[c] : edges[c + 1]])
+    return values
+
+
+def interval(values: np.ndarray, level: float) -> tuple[float, float] | None:
+    """Percentile interval of resampled values, (R,); None where no resample has a value."""
+    found = values[~np.isnan(values)]
+    if not found.size:
+        return None
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def unanimous(right: bool, count: int, level: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share, percent, where all `count` agree, on right or on wrong."""
+    reach = 100 * ((1 - level) / 2) ** (1 / count)
+    return (reach, 100.0) if right else (0.0, 100 - reach)
+
+
+def cell_intervals(
+    table: ScoreCells, params: StatisticsParams
+) -> Iterator[tuple[ScoreCell, dict[str, Any], np.ndarray]]:
+    """(cell, its value and interval, its resampled values) of every cell that has a value."""
+    values = resample(table, params)
+    for c, cell in enumerate(table.cells):
+        value = float(cell.value(cell.counts.sum(axis=0)))
+        found = interval(values[:, c], params.level)
+        if found is not None and not np.isnan(value):
+            if cell.shares is not None and cell.shares.all() == cell.shares.any():
+                found = unanimous(
+                    bool(cell.shares[0]), int(units(table, params.unit).max()) + 1, params.level
+                )
+            low, high = (round(bound, 4) for bound in found)
+            yield cell, {"value": value, "low": low, "high": high}, values[:, c]
+
+
+# ---- tests -----------------------------------------------------------------------------------------
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p of McNemar's test, from how many items either method alone gets right."""
+    together, fewer = only_first + only_second, min(only_first, only_second)
+    ways = tail = 1
+    for k in range(fewer):
+        ways = ways * (together - k) // (k + 1)  # binomials, exactly
+        tail += ways
+    return float(min(Fraction(1), Fraction(2 * tail, 2**together)))
+
+
+def bootstrap_p(differences: np.ndarray) -> float:
+    """Two-sided p of resampled differences, (R,): twice the smaller share on either side of zero."""
+    found = differences[~np.isnan(differences)]
+    smaller = min(int((found <= 0).sum()), int((found >= 0).sum()))
+    return min(1.0, 2 * (smaller + 1) / (len(found) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction of the p-values of one family, in their order."""
+    order = np.argsort(p_values, kind="stable")
+    corrected = np.empty(len(p_values))
+    highest = 0.0
+    for rank, place in enumerate(order.tolist()):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return [float(value) for value in corrected]
+
+
+def compare(
+    found: Sequence[tuple[ScoreCell, dict[str, Any], np.ndarray]], params: StatisticsParams
+) -> list[dict[str, Any]]:
+    """Every pair of methods that share a column: the difference, its interval and its p-values."""
+    columns = list(dict.fromkeys(cell.column for cell, _, _ in found))
+    rows: list[dict[str, Any]] = []
+    for column in columns:
+        mine = [entry for entry in found if entry[0].column == column]
+        family = [_pair(first, second, params) for first, second in combinations(mine, 2)]
+        for row, corrected in zip(family, holm([row["p"] for row in family]), strict=True):
+            rows.append(row | {"p_holm": corrected})
+    return rows
+
+
+def _pair(
+    first: tuple[ScoreCell, dict[str, Any], np.ndarray],
+    second: tuple[ScoreCell, dict[str, Any], np.ndarray],
+    params: StatisticsParams,
+) -> dict[str, Any]:
+    (a, told_a, values_a), (b, told_b, values_b) = first, second
+    differences = values_a - values_b
+    low, high = interval(differences, params.level) or (float("nan"), float("nan"))
+    row: dict[str, Any] = {
+        "column": a.column,
+        "first": a.method,
+        "second": b.method,
+        "difference": told_a["value"] - told_b["value"],
+        "low": round(low, 4),
+        "high": round(high, 4),
+    }
+    if a.shares is not None and b.shares is not None and params.unit == "item":
+        ahead, behind = int((a.shares & ~b.shares).sum()), int((~a.shares & b.shares).sum())
+        return row | {
+            "test": "mcnemar",
+            "only_first": ahead,
+            "only_second": behind,
+            "p": mcnemar(ahead, behind),
+        }
+    return row | {"test": "bootstrap", "p": bootstrap_p(differences)}
+
+
+# ---- breakdowns ------------------------------------------------------------------------------------
+
+
+def break_down(
+    table: ScoreCells, groups: Sequence[str], params: StatisticsParams
+) -> dict[str, dict[str, Any]]:
+    """Every cell over the items of each group alone: {group: {"items": n, method: {column: ...}}}."""
+    named = np.array(groups, dtype=object)
+    parts: dict[str, dict[str, Any]] = {}
+    for group in sorted(set(groups)):
+        rows = np.flatnonzero(named == group)
+        cells: dict[str, Any] = {}
+        for cell, told, _ in cell_intervals(table.part(rows), params):
+            cells.setdefault(cell.method, {})[cell.column] = told
+        parts[group] = {"items": len(rows), "methods": cells}
+    return parts
+
+
+def histograms(items: pa.Table) -> dict[str, Any]:
+    """Items per IoU bin of every method; the last bin includes 1."""
+    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
+    methods = list(dict.fromkeys(items["method"].to_pylist()))
+    counts: dict[str, dict[str, list[int]]] = {}
+    for method in methods:
+        mine = items.filter(pc.equal(items["method"], method))
+        counts[method] = {
+            mode: np.histogram(mine[f"iou_{mode}"].drop_null().to_numpy(), edges)[0].tolist()
+            for mode in ("seg", "box")
+        }
+    return {"edges": [round(float(edge), 6) for edge in edges], "methods": counts}
+
+
+# ---- all of it -------------------------------------------------------------------------------------
+
+
+def summarise(
+    items: pa.Table, texts: pa.Table, styles: Mapping[str, str], params: StatisticsParams
+) -> dict[str, Any]:
+    """The content of metrics/statistics.json.
+
+    `items` and `texts` as `score.ITEMS` and `explanations.TEXTS`, `styles` the art style of each key. Raises
+    `ValueError` when the methods do not stand on the same items, or none counts.
+    """
+    table = read_cells(items, texts)
+    if not len(table):
+        raise ValueError("no item counts, so there is nothing to be sure of")
+    found = list(cell_intervals(table, params))
+    cells: dict[str, dict[str, Any]] = {}
+    for cell, told, _ in found:
+        cells.setdefault(cell.method, {})[cell.column] = told
+    by_style = [styles.get(key, "unknown") for key in table.keys]
+    return {
+        "params": as_json(params),
+        "items": len(table),
+        "methods": cells,
+        "pairs": compare(found, params),
+        "by_emotion": break_down(table, table.emotions, params),
+        "by_style": break_down(table, by_style, params),
+        "histograms": histograms(items),
+    }
+
+
+def write_statistics(
+    paths: Paths, items: pa.Table, texts: pa.Table, params: StatisticsParams
+) -> dict[str, Any]:
+    """`summarise`, written to metrics/statistics.json and, for people, metrics/statistics.md."""
+    artworks = pq.read_table(paths.step("utterances") / "artworks.parquet", columns=["key", "art_style"])
+    styles = dict(zip(artworks["key"].to_pylist(), artworks["art_style"].to_pylist(), strict=True))
+    found = summarise(items, texts, styles, params)
+    write_json(paths.metrics / "statistics.json", found)
+    write_bytes(paths.metrics / "statistics.md", page.markdown(found).encode())
+    return found

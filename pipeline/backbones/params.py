@@ -1,0 +1,80 @@
+"""The frozen encoders: which weights, checked by their hash, and how pictures and words enter them.
+
+`sam` and `clip` hold the loaders. This module imports no torch, so that params can be read without it.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from pipeline.common.errors import UserError
+from pipeline.common.params import STRICT
+
+ClipPrecision = Literal["float32", "bf16", "fp16"]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class SamParams:
+    """SAM, the visual encoder of Sec. 3.2."""
+
+    arch: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "tiny"
+    """Official architecture, or the built-in small one, whose sizes stand in a json beside its weights."""
+    checkpoint: Path = Path("weights/tiny/sam.safetensors")
+    """Official ``sam_vit_*.pth``, or ``sam.safetensors`` of the small one."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class ClipParams:
+    """CLIP, for region-utterance similarity (Sec. 4.1) and as the language model's eyes (Sec. 3.3)."""
+
+    name: str = "tiny"
+    """An open_clip model name (the paper's: ViT-B-16; OpenAI's own weights: ViT-B-16-quickgelu), or tiny."""
+    checkpoint: Path = Path("weights/tiny/clip.safetensors")
+    """A local file: OpenAI's own .pt (TorchScript), or open_clip's .bin, .pt or .safetensors. Nothing is ever
+    downloaded."""
+    precision: ClipPrecision = "float32"
+    """Arithmetic of CLIP's transformers. fp16 (OpenAI's own on a GPU) and bf16 are for GPUs; they move the
+    gallery's cosines by at most 0.001 and 0.007."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class VinvlParams:
+    """The VinVL detector, which proposes the regions (Sec. 4.1)."""
+
+    checkpoint: Path = Path("weights/tiny/vinvl.safetensors")
+    """Weights; the sizes and the label map of the built-in small one stand in a json beside them."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class FasterRcnnParams:
+    """torchvision's Faster R-CNN, another proposer of regions (80 kinds of everyday things)."""
+
+    name: Literal["fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"] = "fasterrcnn_resnet50_fpn"
+    """torchvision's name of the network."""
+    checkpoint: Path = Path("weights/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth")
+    """Its official COCO weights; v2's are fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class BackbonesParams:
+    """Which pretrained weights the steps use, and where they run."""
+
+    sam: SamParams = SamParams()
+    clip: ClipParams = ClipParams()
+    vinvl: VinvlParams = VinvlParams()
+    faster_rcnn: FasterRcnnParams = FasterRcnnParams()
+    language_model: Path = Path("weights/tiny/gpt2")
+    """Folder of a GPT-2 as transformers saves it: config.json, model.safetensors, tokenizer files."""
+    device: str = "auto"
+    """auto (the GPU where there is one), cpu, cuda, cuda:1. Never part of a fingerprint."""
+
+    def torch_device(self) -> str:
+        """The device to run on, `auto` resolved. Raises `UserError` when a GPU is asked for and absent."""
+        import torch
+
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError(f"backbones.device is {self.device}, but torch sees no GPU; use auto or cpu")
+        return self.device

@@ -1,0 +1,80 @@
+"""Weights checked against the SHA-256 list beside them."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.errors import UserError
+from pipeline.common.fingerprint import fingerprint, sha256_file
+
+HASHES = "sha256.json"
+"""File beside weights that lists, by relative path, the SHA-256 each must have."""
+
+
+def verify_weights(path: Path) -> str:
+    """Check a weights file, or a folder of them, against the `sha256.json` beside it.
+
+    The list is looked for in the file's folder and in the one above. Without a list there is nothing to
+    compare with, and the hash alone is returned (official weights lie wherever their user put them).
+
+    Args:
+        path: a file, or a folder whose listed files are all checked.
+
+    Returns:
+        Hex SHA-256 of the file; for a folder, of its listed names and hashes.
+
+    Raises:
+        UserError: missing, listed with another hash, or absent from an existing list.
+    """
+    if not path.exists():
+        raise UserError(f"weights {path} do not exist; check the `backbones` section of the params")
+    folder = path if path.is_dir() else path.parent
+    for root in (folder, folder.parent):
+        if (root / HASHES).is_file():
+            return _verify_listed(path, root)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return fingerprint({file.relative_to(path).as_posix(): _digest(file) for file in files})
+    return _digest(path)
+
+
+def _verify_listed(path: Path, root: Path) -> str:
+    listed = _read_hashes(root / HASHES)
+    name = path.relative_to(root).as_posix()
+    names = [name] if path.is_file() else sorted(n for n in listed if name == "." or n.startswith(f"{name}/"))
+    missing = [n for n in names if n not in listed]
+    if not names or missing:
+        raise UserError(f"{root / HASHES} does not list {name}; add its hash, or move it to another folder")
+    found: dict[str, str] = {}
+    for n in names:
+        if not (root / n).is_file():
+            raise UserError(f"{root / n} is listed in {root / HASHES} but does not exist")
+        found[n] = _digest(root / n)
+        if found[n] != listed[n]:
+            raise UserError(
+                f"{root / n} has SHA-256 {found[n]}, but {HASHES} says {listed[n]}: "
+                "the file is damaged or was replaced; restore it or update the list"
+            )
+    return found[name] if path.is_file() else fingerprint(found)
+
+
+def _read_hashes(path: Path) -> dict[str, str]:
+    try:
+        listed: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    if not isinstance(listed, dict) or not all(isinstance(value, str) for value in listed.values()):
+        raise UserError(f"{path} must map file names to SHA-256 strings")
+    return listed
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, remembered for as long as its size and time stay the same."""
+    stat = path.stat()
+    return _digest_at(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_at(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256_file(path)

@@ -1,0 +1,1 @@
+"""What every step stands on: files, params, tables, names of things. Knows no step."""

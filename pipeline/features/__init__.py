@@ -1,0 +1,1 @@
+"""Step `features`: frozen SAM and CLIP features, once per artwork."""

@@ -1,0 +1,169 @@
+"""Step `features`: the frozen encoders' grids, once per artwork; no encoder runs in training.
+
+``data/features/000000.tar`` holds per artwork, sorted by key like the masks (docs/features.md):
+
+    KEY.sam.npy        SAM's image embedding (256, 64, 64), which the mask decoder reads: float16, or int8
+    KEY.sam_scale.npy  with int8 only: float32 (256,), one scale per channel; the embedding is codes * scale
+    KEY.clip.npy       float16 (P, width): CLIP's patch tokens (196 x 768), which the language model reads
+    KEY.json           sizes of the picture and of its part of SAM's padded square, encoders and weight hashes
+
+The artworks and their order are those of `masks`; one whose picture cannot be read is rejected here as in
+`similarity`, and the `shards` step checks that both agree.
+"""
+
+import functools
+import itertools
+import json
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.backbones import decode_ahead
+from pipeline.backbones.params import BackbonesParams
+from pipeline.backbones.weight_hashes import verify_weights
+from pipeline.common import progress
+from pipeline.common.code import code_fingerprint
+from pipeline.common.errors import UserError
+from pipeline.common.fingerprint import fingerprint
+from pipeline.common.params import Paths
+from pipeline.common.schema import shard_stem
+from pipeline.common.tables import file_size, read_artworks
+from pipeline.common.tars import npy_bytes, write_tar
+from pipeline.features.encoders import Encoders, Prepared, load_encoders
+from pipeline.features.params import FeaturesParams
+from pipeline.features.size_estimate import announce_size, bytes_per_artwork
+from pipeline.parallel.map_shards import ParallelParams, map_shards
+from pipeline.parallel.outcome import ShardOutcome
+from pipeline.parallel.shard_folder import is_done
+from pipeline.releases.wikiart import BadImage
+
+DECODERS = 8
+"""Threads that decode and resize; Pillow lets other threads run meanwhile."""
+MEASURE_FROM = 64
+"""Artworks below which the run is over before a measured forecast would pay."""
+PATIENCE = 5.0
+"""Seconds of a first batch on a CPU after which it is not measured again."""
+
+
+def build_features(
+    paths: Paths, params: FeaturesParams, backbones: BackbonesParams, parallel: ParallelParams
+) -> dict[str, Any]:
+    """Write ``data/features/000000.tar`` per shard; returns counts.
+
+    Says beforehand how many bytes and how much time it takes. An artwork whose picture cannot be read is
+    rejected with its reason. Raises `UserError` when the utterances step has not run, the weights are not
+    what they should be, or the disk is too small.
+    """
+    wanted = feature_jobs(paths, params, backbones)
+    works = _artworks_by_shard(paths)
+    out = paths.step("features")
+    todo = [shard for shard in wanted if not is_done(out, shard, wanted[shard])]
+    if todo:
+        rows = [row for shard in todo for row in works[shard]]
+        here = parallel.workers == 1 and parallel.scheduler is None
+        rate = None
+        if here and len(rows) >= MEASURE_FROM:
+            rate = _measure(load_encoders(params, backbones), paths.wikiart, rows)
+        old = [out / f"{shard_stem(shard)}.tar" for shard in todo]
+        replaced = sum(tar.stat().st_size for tar in old if tar.is_file())
+        each = bytes_per_artwork(params, backbones)
+        announce_size(out, len(rows), each, params.dtypes, replaced, rate)
+    process = functools.partial(encode_shard, paths=paths, params=params, backbones=backbones)
+    sizes = {shard: len(rows) for shard, rows in works.items()}
+    return map_shards("features", out, wanted, process, parallel, sizes)
+
+
+def feature_jobs(
+    paths: Paths, params: FeaturesParams, backbones: BackbonesParams, shards: Collection[int] | None = None
+) -> dict[int, str]:
+    """Shard -> fingerprint of all that decides its tar, and of nothing else.
+
+    `shards`: only these. Raises `UserError` when the utterances step has not run, or the weights are not what
+    they should be.
+    """
+    encoders: list[tuple[str, ...]] = []
+    if params.sam_dtype != "none":
+        encoders.append((backbones.sam.arch, verify_weights(backbones.sam.checkpoint)))
+    if params.clip_dtype != "none":
+        with_precision = (backbones.clip.name, backbones.clip.precision)
+        encoders.append((*with_precision, verify_weights(backbones.clip.checkpoint)))
+    code = code_fingerprint(__name__)
+    return {
+        shard: fingerprint(encoders, params.results, code, _inputs(paths.wikiart, rows))
+        for shard, rows in _artworks_by_shard(paths).items()
+        if shards is None or shard in shards
+    }
+
+
+def _artworks_by_shard(paths: Paths) -> dict[int, list[dict[str, Any]]]:
+    """What features depend on of `schema.ARTWORKS`, sorted by key: not the split, not what people said."""
+    path = paths.step("utterances") / "artworks.parquet"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; run the utterances step first")
+    table = pq.read_table(path, columns=["shard", "key", "path", "width", "height"]).sort_by("key")
+    works: dict[int, list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        works.setdefault(row["shard"], []).append(row)
+    return works
+
+
+def _inputs(wikiart: Path, rows: Sequence[dict[str, Any]]) -> str:
+    """Digest of a shard's artworks; of the pictures by their size on disk, see `tables.input_digests`."""
+    return fingerprint([(row, file_size(wikiart / row["path"])) for row in rows])
+
+
+def encode_shard(
+    shard: int, paths: Paths, params: FeaturesParams, backbones: BackbonesParams
+) -> ShardOutcome:
+    """One shard: its pictures are decoded on threads, encoded in batches and streamed into the tar, each
+    while the next is on its way."""
+    encoders = load_encoders(params, backbones)
+    works = read_artworks(paths, shard)
+    rejects: list[tuple[str, str]] = []
+
+    def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
+        readable = _readable(encoders, paths.wikiart, works, rejects)
+        batches = iter(lambda: list(itertools.islice(readable, params.batch)), [])
+        for encoded in decode_ahead.ahead(encoders.encode, batches, threads=1, depth=1):
+            for key, arrays, card in encoded:
+                members = {f"{name}.npy": npy_bytes(array) for name, array in arrays.items()}
+                yield key, members | {"json": json.dumps(card, sort_keys=True).encode()}
+                progress.tick()
+
+    write_tar(paths.step("features") / f"{shard_stem(shard)}.tar", samples())
+    return ShardOutcome(len(works) - len(rejects), rejects)
+
+
+def _readable(
+    encoders: Encoders, wikiart: Path, rows: Sequence[dict[str, Any]], rejects: list[tuple[str, str]]
+) -> Iterator[tuple[dict[str, Any], Prepared]]:
+    """Prepared pictures in the order of the rows; what cannot be read goes to `rejects`."""
+    depth = max(decode_ahead.AHEAD, 2 * encoders.params.batch)
+    threads = min(DECODERS, os.cpu_count() or 1)
+    for row, picture in decode_ahead.prepared(wikiart, rows, encoders.prepare, threads, depth):
+        if isinstance(picture, BadImage):
+            rejects.append((row["key"], picture.reason))
+        else:
+            yield row, picture
+
+
+def _measure(encoders: Encoders, wikiart: Path, rows: Sequence[dict[str, Any]]) -> float | None:
+    """Artworks per second of the encoders, from the first pictures; None when there is no readable one.
+
+    The second batch counts, for the first one warms up; on a slow CPU the first must do.
+    """
+    batch = list(itertools.islice(_readable(encoders, wikiart, rows, []), encoders.params.batch))
+    if not batch:
+        return None
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        encoders.encode(batch)
+        seconds = time.perf_counter() - start
+        if seconds > PATIENCE and encoders.device == "cpu":
+            break
+    return len(batch) / seconds

@@ -1,0 +1,1 @@
+"""Brush, textures and styles: how it is drawn."""

@@ -1,0 +1,1 @@
+"""What annotators say about a scene."""

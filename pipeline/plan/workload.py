@@ -1,0 +1,141 @@
+"""How much there is to do, from the ArtEmis csv and the pictures' directory entries: no picture is opened."""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.common import schema
+from pipeline.common.emotions import EMOTIONS
+from pipeline.common.params import Paths
+from pipeline.releases import apolo, artemis
+from pipeline.releases.artemis import Annotation, Reject
+from pipeline.releases.wikiart import BadImage, find
+from pipeline.utterances.step import UtterancesParams
+
+_RANK = {split: rank for rank, split in enumerate(("rest", *apolo.SPLITS))}
+"""Of an artwork listed under several splits the last in this order stands, as in the utterances step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What the factory has before it: csv rows that can be read, artworks whose picture exists."""
+
+    rows: int
+    """Of the csv, blank lines apart."""
+    rows_rejected: int
+    """Rows that the csv reader gives up."""
+    csv_bytes: int
+    csv_seconds: float
+    """How long reading it took just now."""
+    artworks: int
+    missing_pictures: int
+    picture_bytes: int
+    utterances: int
+    """Of the eight emotions."""
+    pairs: int
+    """(artwork, emotion): pseudo-masks."""
+    train_artworks: int
+    train_pairs: int
+    train_utterances: int
+    """Of the eight emotions. APOLO's artworks still leave train in the utterances step."""
+    per_shard: dict[int, int] = dataclasses.field(default_factory=dict)
+    """Shard -> artworks."""
+    sample: list[Annotation] = dataclasses.field(default_factory=list)
+    """All rows of the first artworks whose picture exists."""
+
+
+@dataclasses.dataclass
+class _Work:
+    """One artwork while it is counted."""
+
+    repetition: int = 0
+    split: str = "rest"
+    said: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Emotion -> utterances, the eight."""
+    rows: list[Annotation] | None = None
+    """Kept for the sample's candidates."""
+
+
+def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
+    """Read the csv once and look up every picture's size.
+
+    Args:
+        paths: where csv, pictures and APOLO lie; nothing has to have run.
+        params: of the utterances step: the longest utterance, and the split where APOLO has no index files.
+        sample: artworks whose rows are kept in `Counts.sample`.
+
+    Raises `UserError` when the csv is missing or has no usable header, or APOLO's index files are broken.
+    """
+    start = time.perf_counter()
+    index = apolo.load_index(paths.apolo)
+    works: dict[tuple[str, str], _Work] = {}
+    rows = rejected = 0
+    for row in artemis.read_csv(paths.artemis, params.max_chars):
+        rows += 1
+        if isinstance(row, Reject):
+            rejected += 1
+            continue
+        name = (row.art_style, row.painting)
+        work = works.get(name)
+        if work is None:  # some candidates more than asked for: pictures may be missing
+            work = works[name] = _Work(rows=[] if len(works) < 4 * sample else None)
+        _add(work, row, index)
+    if index is None:
+        _draw_splits(works, params)
+    csv_seconds = time.perf_counter() - start
+    sizes = dict(_picture_sizes(paths.wikiart, works))
+    found = [work for name, work in works.items() if name in sizes]
+    train = [work for work in found if work.split == "train"]
+    chosen = [work.rows for work in found if work.rows][:sample]
+    return Counts(
+        rows=rows,
+        rows_rejected=rejected,
+        csv_bytes=paths.artemis.stat().st_size,
+        csv_seconds=csv_seconds,
+        artworks=len(found),
+        missing_pictures=len(works) - len(found),
+        picture_bytes=sum(sizes.values()),
+        utterances=_total(found),
+        pairs=sum(len(work.said) for work in found),
+        train_artworks=len(train),
+        train_pairs=sum(len(work.said) for work in train),
+        train_utterances=_total(train),
+        per_shard=Counter(schema.shard_of(schema.artwork_key(*name), params.num_shards) for name in sizes),
+        sample=[row for kept in chosen for row in kept],
+    )
+
+
+def _add(work: _Work, row: Annotation, index: dict[int, str] | None) -> None:
+    work.repetition = max(work.repetition, row.repetition)
+    if row.emotion in EMOTIONS:
+        work.said[row.emotion] = work.said.get(row.emotion, 0) + 1
+    if index is not None:
+        split = index.get(row.artemis_id, "rest")
+        work.split = max(work.split, split, key=_RANK.__getitem__)
+    if work.rows is not None:
+        work.rows.append(row)
+
+
+def _draw_splits(works: dict[tuple[str, str], _Work], params: UtterancesParams) -> None:
+    """As the utterances step does without APOLO's index files."""
+    repetitions = {name: work.repetition for name, work in works.items()}
+    splits = artemis.split_artworks(repetitions, params.fractions, params.split_seed, params.rest_repetition)
+    for name, work in works.items():
+        work.split = splits[name]
+
+
+def _total(works: list[_Work]) -> int:
+    return sum(sum(work.said.values()) for work in works)
+
+
+def _picture_sizes(
+    wikiart: Path, names: dict[tuple[str, str], _Work]
+) -> Iterator[tuple[tuple[str, str], int]]:
+    """Yield the bytes of every artwork's file; artworks without one are left out."""
+    for name in names:
+        try:
+            yield name, find(wikiart, *name).stat().st_size
+        except (BadImage, OSError):
+            continue

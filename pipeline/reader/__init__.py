@@ -1,0 +1,1 @@
+"""Reads finished shards: by index, from disk or from afar."""

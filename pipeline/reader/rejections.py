@@ -1,0 +1,16 @@
+"""What each step left out, and why."""
+
+from pipeline.common.params import Paths
+from pipeline.parallel.shard_folder import read_sidecar
+
+REJECTING_STEPS = ("regions", "similarity", "masks", "features")
+"""Steps whose shard sidecars may reject an artwork, in data order."""
+
+
+def rejections(paths: Paths, shard: int) -> dict[str, str]:
+    """Key -> ``step: reason`` of what the steps rejected in one shard; the earliest step wins."""
+    found: dict[str, str] = {}
+    for step in REJECTING_STEPS:
+        for reject in (read_sidecar(paths.step(step), shard) or {}).get("rejects", ()):
+            found.setdefault(reject["key"], f"{step}: {reject['reason']}")
+    return found

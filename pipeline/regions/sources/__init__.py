@@ -1,0 +1,1 @@
+"""Where regions can come from, one file each."""

@@ -1,0 +1,163 @@
+"""Step `regions`: where the things in each artwork are.
+
+Sources of regions are modules of this package, see `sources`; all give rows of `schema.REGIONS`. Nothing
+heavy is imported here: params can be read without torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.backbones.params import BackbonesParams
+from pipeline.common import progress
+from pipeline.common.code import code_fingerprint
+from pipeline.common.errors import UserError
+from pipeline.common.files import write_parquet
+from pipeline.common.fingerprint import fingerprint
+from pipeline.common.params import Paths
+from pipeline.common.schema import REGIONS, shard_stem
+from pipeline.parallel.map_shards import ParallelParams, map_shards
+from pipeline.parallel.outcome import ShardOutcome
+from pipeline.regions.params import RegionsParams
+from pipeline.regions.region_row import BoxCounts, Rejected, region_row
+from pipeline.regions.sources.choose import load_source, resolve_source
+from pipeline.regions.sources.source import RegionSource, picture_of
+
+_SHOWN: set[str] = set()
+"""Reasons for rejects of which this process has shown an example."""
+
+
+def build_regions(
+    paths: Paths, params: RegionsParams, backbones: BackbonesParams, parallel: ParallelParams
+) -> dict[str, Any]:
+    """Write data/regions/SHARD.parquet for every shard of data/utterances/artworks.parquet.
+
+    Artworks that the source cannot answer for are counted by reason; one without boxes is one region. Returns
+    counts: shards, kept, rejected, source, regions, whole_artworks, and boxes dropped, weak and cut (see
+    `table.BoxCounts`). Raises `UserError` for what only the user can mend.
+    """
+    _SHOWN.clear()
+    works = _artworks(paths)
+    params = resolve_source(params, paths)
+    wanted = region_jobs(paths, params, backbones)
+    further = load_source(params.source).counts(works, paths, params, backbones)
+    out = paths.step("regions")
+    process = functools.partial(propose_shard, paths=paths, params=params, backbones=backbones)
+    sizes = {shard: len(rows) for shard, rows in _by_shard(works).items()}
+    counts = map_shards("regions", out, wanted, process, parallel, sizes)
+    counts |= {"source": params.source} | further | BoxCounts().named() | counts.pop("counts")
+    if counts["cut_boxes"]:
+        print(
+            f"regions: {counts['cut_boxes']} of {counts['regions']} boxes reached outside their pictures and "
+            "were cut to them; if these are many, the source saw the pictures in another size",
+            file=sys.stderr,
+        )
+    return counts
+
+
+def region_jobs(
+    paths: Paths, params: RegionsParams, backbones: BackbonesParams, shards: Collection[int] | None = None
+) -> dict[int, str]:
+    """Shard -> fingerprint of all that decides its table. `shards`: only these.
+
+    Raises `UserError` when the utterances step has not run, or the source's weights or file are not there.
+    """
+    params = resolve_source(params, paths)
+    source = load_source(params.source)
+    identity = source.identity(paths, params, backbones)
+    support = _support_identity(params, backbones)
+    return {
+        shard: fingerprint(identity, support, _code(), _input_digest(rows, paths, source, params.sam_support))
+        for shard, rows in _by_shard(_artworks(paths)).items()
+        if shards is None or shard in shards
+    }
+
+
+def propose_shard(
+    shard: int, paths: Paths, params: RegionsParams, backbones: BackbonesParams
+) -> ShardOutcome:
+    """One shard: find the regions of its artworks, sorted by key, and write the table."""
+    params = resolve_source(params, paths)
+    rows: list[dict[str, Any]] = []
+    rejects: list[tuple[str, str]] = []
+    counts = BoxCounts()
+    works = _artworks(paths, shard)
+    answers = load_source(params.source).regions(works, paths, params, backbones)
+    if params.sam_support:
+        from pipeline.regions import box_masks
+
+        answers = box_masks.add_masks(answers, works, paths, backbones, params.batch)
+    for artwork, found in answers:
+        progress.tick()
+        if isinstance(found, Rejected):
+            _show(found)
+            rejects.append((artwork["key"], found.reason))
+            continue
+        row, boxes = region_row(artwork, found, params.source)
+        rows.append(row)
+        counts += boxes
+    path = paths.step("regions") / f"{shard_stem(shard)}.parquet"
+    write_parquet(path, pa.Table.from_pylist(rows, schema=REGIONS))
+    return ShardOutcome(len(rows), rejects, counts.named())
+
+
+def _show(rejected: Rejected) -> None:
+    """Say what was wrong, once for each reason: a run may have thousands of one kind."""
+    if rejected.detail and rejected.reason not in _SHOWN:
+        _SHOWN.add(rejected.reason)
+        print(f"regions: {rejected.reason}, for example: {rejected.detail}", file=sys.stderr)
+
+
+def _artworks(paths: Paths, shard: int | None = None) -> list[dict[str, Any]]:
+    """Rows of the artworks table, all or one shard's, sorted by key."""
+    path = paths.step("utterances") / "artworks.parquet"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; run the utterances step first")
+    only = None if shard is None else [("shard", "==", shard)]
+    rows: list[dict[str, Any]] = pq.read_table(path, filters=only).to_pylist()
+    return sorted(rows, key=lambda row: str(row["key"]))
+
+
+def _by_shard(works: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    shards: dict[int, list[dict[str, Any]]] = {}
+    for row in works:
+        shards.setdefault(row["shard"], []).append(row)
+    return shards
+
+
+def _code() -> str:
+    """Of what all sources share: each source answers for itself, and so do the masks of boxes."""
+    return code_fingerprint(__name__, without=("pipeline.regions.sources", "pipeline.regions.box_masks"))
+
+
+def _support_identity(params: RegionsParams, backbones: BackbonesParams) -> str:
+    """What decides the masks of boxes; empty without them."""
+    if not params.sam_support:
+        return ""
+    from pipeline.regions import box_masks
+
+    return box_masks.identity(backbones)
+
+
+def _input_digest(rows: Sequence[dict[str, Any]], paths: Paths, source: RegionSource, pictures: bool) -> str:
+    """The artworks and the sizes of their files: hashing 80,000 pictures would take longer than masks."""
+    columns = ("key", "painting", "art_style", "path", "width", "height")
+    files = [source.file_of(paths, row) for row in rows]
+    if pictures:
+        files += [picture_of(paths, row) for row in rows]
+    return fingerprint([[row[name] for name in columns] for row in rows], [_size(path) for path in files])
+
+
+def _size(path: Path | None) -> int:
+    """Bytes of a file, -1 for none."""
+    try:
+        return -1 if path is None else path.stat().st_size
+    except OSError:
+        return -1

@@ -1,0 +1,251 @@
+"""The APOLO release: its items (painting, emotion, references), and its index files that say the splits.
+
+The items' masks, and where the names on disk differ from those in apolo.json: `apolo_arrays`.
+Source: the APOLO release (Kim et al.) and its scripts; see `load_items` for apolo.json.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.common import schema
+from pipeline.common.emotions import EMOTIONS
+from pipeline.common.errors import UserError
+from pipeline.releases import artemis
+from pipeline.releases.apolo_arrays import MAPS, map_path
+from pipeline.releases.artemis import Annotation, Reject, shown
+from pipeline.releases.wikiart import plain_name, unsafe_name
+
+INDEX = "artemis_index"
+"""Folder of the index files."""
+SPLITS = ("train", "val", "test")
+ANY_LENGTH = 1_000_000
+"""Characters of an utterance that is only looked up."""
+_STRICTNESS = {split: rank for rank, split in enumerate(SPLITS)}
+"""An artwork that is listed under several splits gets the last of them in this order."""
+
+
+@dataclass(frozen=True)
+class ApoloItem:
+    """One annotated mask: what in this painting evokes this emotion, and what people said of it."""
+
+    painting: str
+    """As in apolo.json: ``artist_title``, without the art style."""
+    key: str
+    """Of the artwork, see `schema.artwork_key`."""
+    emotion: str
+    """One of the eight."""
+    split: str
+    """APOLO's, by item: val | test."""
+    artemis_ids: tuple[int, ...]
+    utterances: tuple[str, ...]
+    """One per id: the references of the explanation."""
+    map_path: Path
+    """The released mask, see `apolo_arrays.load_truth`."""
+
+
+def _read_json(path: Path) -> Any:
+    """A JSON file; `UserError` when it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; set paths.apolo to the folder of the APOLO release"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def _id_list(value: Any) -> tuple[int, ...] | None:
+    """ArtEmis ids as the release writes them: a list of numbers, or one number. None for anything else."""
+    values = value if isinstance(value, list) else [value]
+    if not values or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+        return None
+    if not all(float(v).is_integer() and abs(v) < 2**53 for v in values):
+        return None
+    return tuple(dict.fromkeys(int(v) for v in values))
+
+
+def _records(value: Any, path: Path) -> list[Any]:
+    """A table in JSON as a list of records: pandas' orients "records", "columns", "index" and "split"."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict):
+        if {"columns", "data"} <= value.keys():
+            return [dict(zip(value["columns"], row, strict=False)) for row in value["data"]]
+        columns = {name: column for name, column in value.items() if isinstance(column, dict)}
+        if "artemis_id" in columns:
+            rows = list(columns["artemis_id"])
+            return [{name: column.get(row) for name, column in columns.items()} for row in rows]
+        if len(columns) == len(value):
+            return list(columns.values())
+    raise UserError(f"{path} is no table of records: expected a JSON list of objects, or what pandas writes")
+
+
+def read_records(path: Path) -> list[Any]:
+    """The records of one of the release's JSON tables, as they are. Raises `UserError` when it is none."""
+    return _records(_read_json(path), path)
+
+
+def load_index(apolo: Path) -> dict[int, str] | None:
+    """ArtEmis id -> train | val | test from ``artemis_index/*_index.json``, or None where there are none.
+
+    An id under two splits gets the stricter one: test over val over train. Raises `UserError` when only some
+    of the three files are there, or one is no table with a column ``artemis_id``.
+    """
+    paths = {split: apolo / INDEX / f"{split}_index.json" for split in SPLITS}
+    absent = [path.name for path in paths.values() if not path.is_file()]
+    if len(absent) == len(paths):
+        return None
+    if absent:
+        raise UserError(
+            f"{apolo / INDEX} lacks {', '.join(absent)}; put all of them there, or remove the folder"
+        )
+    splits: dict[int, str] = {}
+    for split in SPLITS:  # in the order of strictness, so that the last one stands
+        for record in read_records(paths[split]):
+            ids = _ids_of(record)
+            if ids is None:
+                raise UserError(
+                    f"{paths[split]} has a record without a list of artemis_id: {shown(str(record))}"
+                )
+            splits.update(dict.fromkeys(ids, split))
+    return splits
+
+
+def strictest(splits: Iterable[str]) -> str:
+    """The split for an artwork that is listed under several: test over val over train."""
+    return max(splits, key=_STRICTNESS.__getitem__)
+
+
+class _Utterances:
+    """The utterances table by ArtEmis id."""
+
+    def __init__(self, utterances: pa.Table, artworks: pa.Table | None) -> None:
+        self._row = {artemis_id: row for row, artemis_id in enumerate(utterances["artemis_id"].to_pylist())}
+        self._keys = utterances["key"]
+        self._emotions = utterances["emotion"]
+        self._texts = utterances["utterance"]
+        names = (
+            []
+            if artworks is None
+            else zip(*(artworks[c].to_pylist() for c in ("key", "painting")), strict=True)
+        )
+        self.names: dict[str, str] = dict(names)
+        """Key -> painting; empty when no artworks table was given."""
+
+    def known(self, ids: Iterable[int]) -> list[int]:
+        """Those of the ids that were kept."""
+        return [artemis_id for artemis_id in ids if artemis_id in self._row]
+
+    def get(self, artemis_id: int) -> tuple[str, str, str]:
+        """(key, emotion, utterance) of a kept id."""
+        row = self._row[artemis_id]
+        return self._keys[row].as_py(), self._emotions[row].as_py(), self._texts[row].as_py()
+
+
+def load_items(
+    apolo: Path, utterances: pa.Table, artworks: pa.Table | None = None
+) -> tuple[list[ApoloItem], list[Reject]]:
+    """The items of ``apolo.json`` in its order, and those given up.
+
+    `utterances` and `artworks` are the tables of `schema.UTTERANCES` and `schema.ARTWORKS`; with the second,
+    an item whose ids belong to another painting is found (a csv of another version, or shifted rows).
+    A record has ``painting``, ``artemis_id`` (list of csv rows) and ``split``; its emotion is that of its
+    rows, or its own ``emotion`` when it has one (as the release's reconstruction script adds).
+    Reject reasons: malformed-record, unsafe-name, unknown-split, no-utterance, other-painting,
+    mixed-emotions, unknown-emotion, missing-map, duplicate. Raises `UserError` when the file is missing or
+    no list.
+    """
+    path = apolo / "apolo.json"
+    table = _Utterances(utterances, artworks)
+    items: list[ApoloItem] = []
+    rejects: list[Reject] = []
+    seen: set[tuple[str, str]] = set()
+    for number, record in enumerate(read_records(path)):
+        found = _item(record, apolo, table)
+        if isinstance(found, ApoloItem) and (found.key, found.emotion) in seen:
+            found = ("duplicate", f"{found.painting}, {found.emotion}")
+        if isinstance(found, ApoloItem):
+            seen.add((found.key, found.emotion))
+            items.append(found)
+        else:
+            rejects.append(Reject(path.name, -1, found[0], f"record {number}: {found[1]}"))
+    return items, rejects
+
+
+def load_items_of_csv(apolo: Path, csv: Path) -> tuple[list[ApoloItem], list[Reject]]:
+    """`load_items` by the ArtEmis csv alone, without any picture: for those who only score.
+
+    Raises `UserError` as `load_items` and `artemis.read` do.
+    """
+    ids = {number for record in read_records(apolo / "apolo.json") for number in _ids_of(record) or ()}
+    rows = [
+        row
+        for row in artemis.read_csv(csv, ANY_LENGTH)
+        if isinstance(row, Annotation) and row.artemis_id in ids
+    ]
+    keys = [schema.artwork_key(row.art_style, row.painting) for row in rows]
+    utterances = pa.table(
+        {
+            "key": pa.array(keys, pa.string()),
+            "artemis_id": pa.array([row.artemis_id for row in rows], pa.int64()),
+            "emotion": pa.array([row.emotion for row in rows], pa.string()),
+            "utterance": pa.array([row.utterance for row in rows], pa.string()),
+        }
+    )
+    artworks = pa.table(
+        {"key": utterances["key"], "painting": pa.array([row.painting for row in rows], pa.string())}
+    )
+    return load_items(apolo, utterances, artworks)
+
+
+def _ids_of(record: Any) -> tuple[int, ...] | None:
+    """A record's ArtEmis ids, or None where it has none that can be read."""
+    return _id_list(record.get("artemis_id")) if isinstance(record, dict) else None
+
+
+def _item(record: Any, apolo: Path, table: _Utterances) -> ApoloItem | tuple[str, str]:
+    """One record as an item, or (reason, detail)."""
+    painting = record.get("painting") if isinstance(record, dict) else None
+    ids = _ids_of(record)
+    if not isinstance(painting, str) or ids is None:
+        return "malformed-record", f"needs painting and artemis_id, has {shown(str(record))}"
+    known = table.known(ids)
+    problem = next(_item_problems(record, painting, ids, known, table), None)
+    if problem is not None:
+        return problem
+    rows = [table.get(artemis_id) for artemis_id in known]
+    key, emotion, _ = rows[0]
+    file = map_path(apolo, painting, emotion)
+    if file is None:
+        return "missing-map", f"no {painting}_{emotion}.npy in {apolo / MAPS}"
+    texts = tuple(row[2] for row in rows)
+    return ApoloItem(painting, key, emotion, record["split"], tuple(known), texts, file)
+
+
+def _item_problems(
+    record: dict[str, Any], painting: str, ids: tuple[int, ...], known: list[int], table: _Utterances
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with a record whose fields have the right types."""
+    if (why := unsafe_name(painting)) is not None:
+        yield "unsafe-name", f"{shown(painting)} {why}"
+    if record.get("split") not in ("val", "test"):
+        yield "unknown-split", f"{shown(painting)}: split {record.get('split')!r} is neither val nor test"
+    if not known:
+        yield "no-utterance", f"{shown(painting)}: none of its ids {ids} was kept of the csv"
+    rows = [table.get(artemis_id) for artemis_id in known]
+    keys = {row[0] for row in rows}
+    names = {table.names[key] for key in keys if key in table.names}
+    if len(keys) > 1 or any(plain_name(name) != plain_name(painting) for name in names):
+        detail = f"{shown(painting)}: the ids {known} belong to {', '.join(sorted(names or keys))}"
+        yield "other-painting", f"{detail}; are the csv and APOLO of one version?"
+    emotions = {row[1] for row in rows} | ({str(record["emotion"])} if record.get("emotion") else set())
+    if len(emotions) > 1:
+        yield "mixed-emotions", f"{shown(painting)}: {', '.join(sorted(emotions))}"
+    if not emotions <= set(EMOTIONS):
+        yield "unknown-emotion", f"{shown(painting)}: {', '.join(sorted(emotions))} has no mask"

@@ -1,0 +1,1 @@
+"""Step `shards`: index, checks, statistics and cards of features and masks."""

@@ -1,0 +1,186 @@
+"""Joins the features and masks tars of one shard: proves that they belong together, and hashes every byte.
+
+What comes of it is kept in ``data/cache/shards/``, so that the `shards` step reads a shard again only when
+one of its tars was written since. A tar counts as unchanged when its size and time are; whoever wants to know
+whether its bytes are has `shard-stats --verify`. The cache is no output: it may be deleted at any time.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.common import progress
+from pipeline.common.code import code_fingerprint
+from pipeline.common.emotions import EMOTIONS
+from pipeline.common.errors import UserError
+from pipeline.common.files import write_parquet
+from pipeline.common.fingerprint import fingerprint, sha256_file
+from pipeline.common.params import Paths
+from pipeline.common.schema import INDEX, shard_stem
+from pipeline.parallel.outcome import ShardOutcome
+from pipeline.reader.rejections import rejections
+from pipeline.reader.tar_members import FILES, Member, list_members, tar_path
+
+JOINED = INDEX.append(pa.field("art_style", pa.string())).append(
+    pa.field("areas", pa.list_(pa.float64()))  # share of the artwork, one per emotion
+)
+"""Schema of a kept join: the index's columns, and what the statistics need besides."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What one pair of tars holds."""
+
+    shard: int
+    rows: pa.Table
+    """`JOINED`, in the order of the tars."""
+    rejects: list[tuple[str, str]]
+    """(key, reason) of artworks that are in one tar only."""
+    files: dict[str, dict[str, Any]]
+    """features, masks -> ``bytes`` and ``sha256`` of the tar."""
+
+
+def cache(paths: Paths) -> Path:
+    """Folder of the kept joins. Not in the step's own, which must not depend on when a tar was written."""
+    return paths.data / "cache" / "shards"
+
+
+def join_jobs(paths: Paths, shards: Sequence[int]) -> dict[int, str]:
+    """Shard -> fingerprint of its tars (size and time), of what the steps rejected in it, of this code."""
+    code = code_fingerprint(__name__)
+    return {
+        shard: fingerprint(code, rejections(paths, shard), [_stamp(paths, f, shard) for f in FILES])
+        for shard in shards
+    }
+
+
+def _stamp(paths: Paths, file: str, shard: int) -> tuple[int, int]:
+    status = tar_path(paths.step("shards"), file, shard).stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def join_shard(shard: int, paths: Paths) -> ShardOutcome:
+    """Join one pair of tars and keep the result. Raises `UserError` where they do not belong together."""
+    members = {f: _by_key(tar_path(paths.step("shards"), f, shard)) for f in FILES}
+    keys, rejects = _joined_keys(paths, shard, list(members["features"]), list(members["masks"]))
+    with ThreadPoolExecutor(1) as pool:  # both kinds of checksum at once, each on a core of its own
+        whole = pool.submit(_tar_checksums, paths, shard)
+        rows = list(_rows(paths, shard, keys, members))
+        files = whole.result()
+    table = pa.Table.from_pylist(
+        rows, JOINED.with_metadata({"rejects": json.dumps(rejects), "files": json.dumps(files)})
+    )
+    write_parquet(_kept(paths, shard), table)
+    return ShardOutcome(len(rows), rejects)
+
+
+def load(paths: Paths, shard: int) -> Joined:
+    """What `process_shard` kept."""
+    table = pq.read_table(_kept(paths, shard))
+    kept = {name: json.loads(table.schema.metadata[name.encode()]) for name in ("rejects", "files")}
+    rejects = [(key, reason) for key, reason in kept["rejects"]]
+    return Joined(shard, table.replace_schema_metadata(None), rejects, kept["files"])
+
+
+def _kept(paths: Paths, shard: int) -> Path:
+    return cache(paths) / f"{shard_stem(shard)}.parquet"
+
+
+def _by_key(path: Path) -> dict[str, list[Member]]:
+    """Members of a tar, grouped by artwork. Raises `UserError` when it is damaged, cut short or unsafe."""
+    grouped: dict[str, list[Member]] = {}
+    for member in list_members(path):
+        grouped.setdefault(member.key, []).append(member)
+    return grouped
+
+
+def _tar_checksums(paths: Paths, shard: int) -> dict[str, dict[str, Any]]:
+    places = {f: tar_path(paths.step("shards"), f, shard) for f in FILES}
+    return {f: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for f, path in places.items()}
+
+
+def _rows(
+    paths: Paths, shard: int, keys: Sequence[str], members: dict[str, dict[str, list[Member]]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row of `JOINED` per artwork."""
+    with ExitStack() as stack:
+        tars = {f: stack.enter_context(tar_path(paths.step("shards"), f, shard).open("rb")) for f in FILES}
+        for key in keys:
+            here = [(f, member) for f in FILES for member in members[f][key]]
+            digest = hashlib.sha256()
+            card = None
+            for f, member in here:
+                data = _read(tars[f], member)
+                digest.update(data)
+                if (f, member.name) == ("masks", "json"):
+                    card = data
+            about = _masks_card(card, shard, key)
+            emotions = [emotion for emotion in EMOTIONS if emotion in about["emotions"]]
+            yield {
+                "key": key,
+                "shard": shard,
+                "split": about["split"],
+                "emotions": emotions,
+                "utterance_counts": [len(about["emotions"][emotion]["utterances"]) for emotion in emotions],
+                "members": [{"file": f, "name": m.name, "offset": m.offset, "size": m.size} for f, m in here],
+                "sha256": digest.hexdigest(),
+                "art_style": about["art_style"],
+                "areas": [float(about["emotions"][emotion]["area"]) for emotion in emotions],
+            }
+            progress.tick()
+
+
+def _read(tar: IO[bytes], member: Member) -> bytes:
+    tar.seek(member.offset)
+    return tar.read(member.size)
+
+
+def _masks_card(data: bytes | None, shard: int, key: str) -> dict[str, Any]:
+    """KEY.json of the masks tar. Raises `UserError` when it is missing or lacks a field."""
+    place = f"shard {shard_stem(shard)}, key {key}"
+    if data is None:
+        raise UserError(f"{place}: masks has no {key}.json; run the masks step again")
+    try:
+        card: dict[str, Any] = json.loads(data)
+        for emotion in card["emotions"].values():
+            len(emotion["utterances"]), float(emotion["area"])
+        card["split"], card["art_style"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{place}: {key}.json of masks is unusable ({error!r}); run masks again") from None
+    return card
+
+
+def _joined_keys(
+    paths: Paths, shard: int, features: list[str], masks: list[str]
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Keys that both tars hold, in their common order, and (key, reason) of those that one of them lacks.
+
+    An artwork may be missing from one tar only when a step has rejected it on record.
+    """
+    both = set(features) & set(masks)
+    known = rejections(paths, shard)
+    rejects = []
+    for key in sorted(set(features) ^ set(masks)):
+        has, lacks = FILES if key in set(features) else FILES[::-1]
+        if key not in known:
+            raise UserError(
+                f"shard {shard_stem(shard)}: key {key} is in {has} but not in {lacks}, and no step rejected "
+                f"it; run {has} and {lacks} again on the same utterances"
+            )
+        rejects.append((key, known[key]))
+    order = [key for key in features if key in both]
+    for ours, theirs in zip(order, (key for key in masks if key in both), strict=True):
+        if ours != theirs:
+            raise UserError(
+                f"shard {shard_stem(shard)}: features and masks are in different order at key {ours} "
+                f"(masks has {theirs} there); run both steps again"
+            )
+    return order, rejects

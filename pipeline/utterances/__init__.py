@@ -1,0 +1,1 @@
+"""Step `utterances`: who said what, about which artwork; split; shard map."""

@@ -1,0 +1,92 @@
+"""The annotations of an ArtEmis csv in columns, and the artworks they are about."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.common import schema
+from pipeline.releases.artemis import Annotation, Reject
+
+CHUNK = 65_536
+"""Rows gathered before they become an Arrow batch: Python objects of a whole ArtEmis would need gigabytes."""
+COLUMNS = pa.schema(
+    [
+        ("artemis_id", pa.int64()),
+        ("work", pa.int32()),  # position among the artworks
+        ("emotion", pa.string()),
+        ("utterance", pa.string()),
+        ("repetition", pa.int32()),
+    ]
+)
+"""Of `Annotations.batches`."""
+
+
+@dataclasses.dataclass(slots=True)
+class Artwork:
+    """One artwork of the csv; its split and its picture are found later."""
+
+    number: int
+    """Position among the artworks, in the order of the csv."""
+    art_style: str
+    painting: str
+    key: str
+    repetition: int = 0
+    """The largest of its rows."""
+    split: str = ""
+    path: str | None = None
+    """Of its picture, relative to paths.wikiart."""
+    size: tuple[int, int] = (0, 0)
+    """Upright width and height, pixels."""
+    problem: Reject | None = None
+    """Why its picture cannot be used."""
+
+
+@dataclasses.dataclass
+class Annotations:
+    """The csv's valid rows in columns, its artworks, and its rejects."""
+
+    batches: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
+    """Of `COLUMNS`, in the order of the csv."""
+    works: dict[tuple[str, str], Artwork] = dataclasses.field(default_factory=dict)
+    """By (art style, painting), in the order of the csv."""
+    rejects: list[Reject] = dataclasses.field(default_factory=list)
+    count: int = 0
+    """Rows of the csv, rejects included."""
+
+
+def gather(stream: Iterable[Annotation | Reject]) -> Annotations:
+    """Turn the csv's stream into columns, batch by batch."""
+    rows = Annotations()
+    pending = _columns()
+    for row in stream:
+        rows.count += 1
+        if isinstance(row, Reject):
+            rows.rejects.append(row)
+            continue
+        name = (row.art_style, row.painting)
+        work = rows.works.get(name)
+        if work is None:
+            key = schema.artwork_key(*name)
+            work = rows.works[name] = Artwork(len(rows.works), *name, key)
+        work.repetition = max(work.repetition, row.repetition)
+        values = (row.artemis_id, work.number, row.emotion, row.utterance, row.repetition)
+        for column, value in zip(pending, values, strict=True):
+            column.append(value)
+        if len(pending[0]) == CHUNK:
+            rows.batches.append(_batch(pending))
+            pending = _columns()
+    rows.batches.append(_batch(pending))
+    return rows
+
+
+def _columns() -> tuple[list[Any], ...]:
+    return tuple([] for _ in COLUMNS)
+
+
+def _batch(columns: tuple[list[Any], ...]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)],
+        schema=COLUMNS,
+    )

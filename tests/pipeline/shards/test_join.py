@@ -1,0 +1,90 @@
+"""Tars that do not fit together are named, and a rejected artwork is left out with its reason."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.common.errors import UserError
+from pipeline.common.files import write_json
+from pipeline.common.tars import read_tar
+from pipeline.reader.index import Index
+from pipeline.shards.step import ShardsParams, build_shards
+from tests.worlds import indexed_shards
+
+
+# What must not be joined
+def test_a_key_that_one_tar_lacks_is_named(tmp_path: Path) -> None:
+    paths = indexed_shards.paths_in(tmp_path)
+    indexed_shards.write_shards(paths)
+    tar = paths.step("masks") / "000001.tar"
+    gone = next(read_tar(tar))[0]
+    indexed_shards.rewrite(tar, lambda samples: samples[1:])
+    with pytest.raises(UserError, match=rf"shard 000001: key {gone} is in features but not in masks"):
+        build_shards(paths, ShardsParams())
+
+
+def test_a_rejected_artwork_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    paths = indexed_shards.paths_in(tmp_path)
+    indexed_shards.write_shards(paths)
+    tar = paths.step("masks") / "000001.tar"
+    gone = next(read_tar(tar))[0]
+    indexed_shards.rewrite(tar, lambda samples: samples[1:])
+    rejects = [{"key": gone, "reason": "truncated"}]
+    write_json(paths.step("regions") / "000001.json", {"fingerprint": "", "kept": 2, "rejects": rejects})
+    metrics = build_shards(paths, ShardsParams())
+    assert (metrics["kept"], metrics["rejected"]) == (5, 1)
+    assert metrics["rejects"]["shards"] == {"regions: truncated": 1}
+    assert gone not in Index.load(paths.step("shards"))
+    assert indexed_shards.verify(paths) == []
+
+
+def test_an_artwork_that_both_tars_lack_is_named(tmp_path: Path) -> None:
+    paths = indexed_shards.paths_in(tmp_path)
+    indexed_shards.write_shards(paths)
+    gone = next(read_tar(paths.step("masks") / "000001.tar"))[0]
+    for file in ("features", "masks"):
+        indexed_shards.rewrite(paths.step(file) / "000001.tar", lambda samples: samples[1:])
+    with pytest.raises(
+        UserError, match=f"shard 000001: key {gone} is in neither tar, and no step rejected it"
+    ):
+        build_shards(paths, ShardsParams())
+    rejects = [{"key": gone, "reason": "truncated"}]
+    write_json(paths.step("features") / "000001.json", {"fingerprint": "", "kept": 2, "rejects": rejects})
+    assert build_shards(paths, ShardsParams())["kept"] == 5
+
+
+def test_an_artwork_of_another_table_is_named(tmp_path: Path) -> None:
+    paths = indexed_shards.paths_in(tmp_path)
+    indexed_shards.write_shards(paths)
+    for file in ("features", "masks"):
+        indexed_shards.rewrite(
+            paths.step(file) / "000000.tar", lambda samples: [*samples, ("ffffffffffffffff", samples[0][1])]
+        )
+    with pytest.raises(UserError, match="key ffffffffffffffff is not of this shard"):
+        build_shards(paths, ShardsParams())
+
+
+def test_another_order_is_named(tmp_path: Path) -> None:
+    paths = indexed_shards.paths_in(tmp_path)
+    indexed_shards.write_shards(paths)
+    indexed_shards.rewrite(paths.step("masks") / "000000.tar", lambda samples: samples[::-1])
+    with pytest.raises(UserError, match=rf"shard 000000: .* order at key {indexed_shards.keys(6)[0]}"):
+        build_shards(paths, ShardsParams())
+
+
+@pytest.mark.parametrize("file", ["features", "masks"])
+def test_a_missing_or_cut_tar_is_named(tmp_path: Path, file: str) -> None:
+    paths = indexed_shards.paths_in(tmp_path)
+    indexed_shards.write_shards(paths)
+    tar = paths.step(file) / "000001.tar"
+    tar.write_bytes(tar.read_bytes()[:1400])
+    with pytest.raises(UserError, match=rf"{file}/000001.tar is damaged"):
+        build_shards(paths, ShardsParams())
+    tar.unlink()
+    with pytest.raises(UserError, match=f"shard 000001 is in .* but not in .*{file}"):
+        build_shards(paths, ShardsParams())
+
+
+def test_no_shards_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run the features and masks steps first"):
+        build_shards(indexed_shards.paths_in(tmp_path), ShardsParams())
