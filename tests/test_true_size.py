@@ -24,8 +24,8 @@ from pipeline.common.emotions import EMOTIONS
 from pipeline.common.params import Paths
 from pipeline.shards.step import ShardsParams, build_shards
 from pipeline.shards.verify import verify_shards
+from tests.imports import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MAX_BOXES = 12
 """Regions per painting; the crops of all boxes of VinVL's own limit would take CLIP an hour here."""
 

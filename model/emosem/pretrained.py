@@ -43,7 +43,7 @@ def load_sam_decoder(checkpoint: Path) -> SamDecoder:
             attention heads comes from ``decoder_num_heads`` in a json of the same stem, if there is one.
 
     Raises:
-        UserError: the file cannot be read_checkpoint, or is no SAM (the missing weight is named).
+        UserError: the file cannot be read, or is no SAM (the missing weight is named).
     """
     try:
         state, shapes = _read_sam(checkpoint)
@@ -64,7 +64,7 @@ def load_sam_decoder(checkpoint: Path) -> SamDecoder:
     except KeyError as error:
         raise UserError(f"{checkpoint} is no SAM checkpoint: it has no weight {error}") from None
     except Exception as error:  # unpicklers and archive readers answer a damaged file with almost anything
-        raise UserError(f"SAM checkpoint {checkpoint} cannot be read_checkpoint: {error}") from None
+        raise UserError(f"SAM checkpoint {checkpoint} cannot be read: {error}") from None
 
 
 _OWN_NAMES = {

@@ -40,7 +40,7 @@ class PredictParams:
     def torch_device(self) -> str:
         """The device to run on. Raises `UserError` when a GPU is asked for and absent."""
         if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"predict_items.device is {self.device}, but torch sees no GPU; use auto or cpu")
+            raise UserError(f"predict.device is {self.device}, but torch sees no GPU; use auto or cpu")
         return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
 
 
@@ -68,7 +68,7 @@ class BatchQuery(NamedTuple):
 def predict_batch(
     model: EmoSEM, features: Sequence[Features], asks: Sequence[BatchQuery], params: PredictParams
 ) -> list[Prediction]:
-    """Segment and explain all questions about a batch of artworks at once; one predict_queries per question.
+    """Segment and explain all questions about a batch of artworks at once; one prediction per query.
 
     Args:
         model: in eval mode.

@@ -19,7 +19,7 @@ FACTORY_SECTIONS = {
     "paths": "pipeline.common.params:Paths",
     "backbones": "pipeline.backbones.params:BackbonesParams",
     "parallel": "pipeline.parallel.map_shards:ParallelParams",
-    "gallery": "pipeline.gallery:GalleryParams",
+    "gallery": "pipeline.gallery.world:GalleryParams",
     "utterances": "pipeline.utterances.step:UtterancesParams",
     "regions": "pipeline.regions.params:RegionsParams",
     "similarity": "pipeline.similarity.step:SimilarityParams",

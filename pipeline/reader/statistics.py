@@ -11,7 +11,7 @@ from pipeline.common.errors import UserError
 def read_statistics(folder: Path) -> dict[str, Any]:
     """The statistics that the step wrote to `folder`. Raises `UserError` when there are none."""
     try:
-        found: dict[str, Any] = json.loads((folder / "read_statistics.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"no readable statistics in {folder} ({error}); run the shards step") from None
     return found

@@ -90,7 +90,7 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     statistics["rejects"] = _all_rejects(paths, Counter(reject["reason"] for reject in rejects))
     path = out / "index.parquet"
     statistics["index"] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    write_json(out / "read_statistics.json", statistics)
+    write_json(out / "stats.json", statistics)
     write_json(out / "croissant.json", croissant_card.card(params, statistics))
     write_bytes(out / "README.md", hub_card.card(params, statistics, Index(out, index)).encode())
     return {

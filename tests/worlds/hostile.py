@@ -58,14 +58,14 @@ def fates(paths: Paths) -> dict[str, str | tuple[int, int]]:
 CHILD = """
 import resource, sys
 from pathlib import Path
-from pipeline import utterances
-from pipeline.params import Paths
+from pipeline.common.params import Paths
+from pipeline.utterances.step import UtterancesParams, build_utterances
 root = Path(sys.argv[1])
 paths = Paths(artemis=root / "a.csv", wikiart=root / "wikiart", apolo=root / "x", data=root / "data")
 held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[2]), held + int(sys.argv[2])))
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
-utterances.build(paths, utterances.UtterancesParams(num_shards=1))
+build_utterances(paths, UtterancesParams(num_shards=1))
 """
 
 

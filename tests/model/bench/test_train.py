@@ -141,7 +141,7 @@ def test_benches_of_the_model_need_few_packages() -> None:
     )
     code = (
         f"import sys\nfor name in {absent!r}: sys.modules[name] = None\n"
-        "import model.bench.train, model.bench.model, model.bench.paper_size\n"
+        "import model.bench.train, model.bench.model, model.bench.true_size_shards\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=ROOT)

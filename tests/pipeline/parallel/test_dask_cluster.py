@@ -29,8 +29,9 @@ WORKER = [sys.executable, "-m", "distributed.cli.dask_worker"]
 SLOW_RUN = """
 import os, signal, time
 from pathlib import Path
-from pipeline import storage
-from pipeline.parallel import ParallelParams, ShardOutcome, map_shards
+from pipeline.common.tars import write_tar
+from pipeline.parallel.map_shards import ParallelParams, map_shards
+from pipeline.parallel.outcome import ShardOutcome
 
 def process(shard):
     Path("pids", str(os.getpid())).touch()
@@ -38,7 +39,7 @@ def process(shard):
         for number in range(20):
             time.sleep(0.05 if shard < 2 else 1)
             yield str(number), {"bin": bytes(1000)}
-    storage.write_tar(Path("data/x") / f"{shard:06d}.tar", samples())
+    write_tar(Path("data/x") / f"{shard:06d}.tar", samples())
     return ShardOutcome(20)
 
 if __name__ == "__main__":

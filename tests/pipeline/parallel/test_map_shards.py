@@ -12,6 +12,7 @@ import pytest
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import only_writer, write_bytes
 from pipeline.common.progress import Progress
+from pipeline.parallel import map_shards as map_shards_module
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.outcome import ShardOutcome
 from pipeline.parallel.shard_folder import read_sidecar
@@ -240,7 +241,7 @@ def test_exceptions_that_do_not_pickle_fail_their_shard(world: tuple[Path, Path]
 
 def test_each_worker_sees_a_gpu_of_its_own(world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     out, log = world
-    monkeypatch.setattr(map_shards, "visible_gpus", lambda: ["4", "GPU-7"])
+    monkeypatch.setattr(map_shards_module, "visible_gpus", lambda: ["4", "GPU-7"])
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     process = functools.partial(tell_surroundings, out, log)
@@ -254,12 +255,12 @@ def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert map_shards.visible_gpus() == ["0", "1"]
+    assert map_shards_module.visible_gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,2")
-    assert map_shards.visible_gpus() == ["6", "2"]
-    assert map_shards.count_workers(ParallelParams(workers="auto")) == 2
+    assert map_shards_module.visible_gpus() == ["6", "2"]
+    assert map_shards_module.count_workers(ParallelParams(workers="auto")) == 2
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert map_shards.count_workers(ParallelParams(workers="auto")) == 1
+    assert map_shards_module.count_workers(ParallelParams(workers="auto")) == 1
 
 
 def test_ticks_show_within_a_shard(world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,10 @@ from pipeline.common.params import Paths
 from pipeline.common.tables import read_artworks, read_groups
 from pipeline.parallel.input_digests import input_digests
 from pipeline.utterances.step import UtterancesParams, build_utterances
+from tests.imports import ROOT
 from tests.worlds import scale_world
 from tests.worlds.scale_world import ARTWORKS, UTTERANCES
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARDS = 6
 
 

@@ -163,7 +163,7 @@ class World:
             "features": build_features(s.paths, s.features, s.backbones, one),
         }
         build_shards(s.paths, s.shards)
-        return {name: workload["done"] for name, counts in made.items()}
+        return {name: counts["done"] for name, counts in made.items()}
 
     def done(self) -> dict[str, int]:
         """Step -> finished parts, by the plan."""

@@ -26,10 +26,11 @@ from pipeline.regions import prompted_sam
 from pipeline.regions.params import RegionsParams, SamMasksParams
 from pipeline.regions.prompted_sam import PromptedSam
 from pipeline.regions.step import build_regions
+from tests.imports import ROOT
 from tests.worlds.backbones import write_world
 
 RNG = np.random.default_rng(4)
-TINY = Path(__file__).parents[1] / "weights" / "tiny"
+TINY = ROOT / "weights" / "tiny"
 LENIENT = SamMasksParams(
     points_per_side=6,
     points_per_batch=7,
@@ -266,6 +267,6 @@ def test_missing_weights_are_a_users_mistake(tmp_path: Path) -> None:
 
 
 def test_params_are_read_without_torch() -> None:
-    code = "import sys; from pipeline.regions import RegionsParams; print('torch' in sys.modules)"
+    code = "import sys; from pipeline.regions.params import RegionsParams; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
