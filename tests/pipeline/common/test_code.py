@@ -69,9 +69,7 @@ def test_the_closure_holds_whatever_importing_the_step_loads(step: str) -> None:
     assert step in loaded
     reached = import_closure([step])
     extra = {name for name in loaded if not neutral(name)} - reached
-    assert not {
-        name for name in reached if direct_imports(code._file(name)) & extra
-    }  # through neutral ones only
+    assert not {name for name in reached if direct_imports(code._file(name)) & extra}
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -16,7 +16,7 @@ import torch
 from pipeline.common.errors import UserError
 from pipeline.common.files import probe_file, write_bytes
 from pipeline.common.fingerprint import package_version
-from pipeline.parallel import worker
+from pipeline.parallel import map_shards as map_shards_module
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.outcome import ShardOutcome
 from pipeline.parallel.worker import CODE, Ticket
@@ -155,7 +155,7 @@ def test_a_cluster_of_others_is_checked_used_and_left_running(
     from stages import features, utterances
 
     # the copy is what the workers run, should the checkout be edited meanwhile
-    monkeypatch.setattr(worker, "CODE", package_version(cluster.code / "pipeline"))
+    monkeypatch.setattr(map_shards_module, "CODE", package_version(cluster.code / "pipeline"))
     here, there = tmp_path / "here", tmp_path / "there"
     write_params(here, tiny_gallery)
     monkeypatch.chdir(here)
