@@ -110,7 +110,7 @@ def test_training_is_planned_by_the_samples_of_all_epochs(tmp_path: Path) -> Non
 
 
 def test_planned_bytes_of_training_are_those_of_its_files(tmp_path: Path) -> None:
-    from model.emosem.pretrained import new_model
+    from model.emosem.pretrained import build_pretrained
     from model.train.checkpoint import TrainProgress, save_checkpoint, save_weights
 
     sam, language_model = trained_shards.backbones(tmp_path)
@@ -118,7 +118,7 @@ def test_planned_bytes_of_training_are_those_of_its_files(tmp_path: Path) -> Non
     params = TrainParams(batch_size=4)
     backbones = BackbonesParams(sam=SamParams("tiny", sam), language_model=language_model, device="cpu")
     planned = bench_variant(paths, params, backbones, steps=1)["written"]
-    model = new_model(
+    model = build_pretrained(
         sam, language_model, paradigm="single", prefix="mask+prompt", finetune="mask-head",
         detach_prompt=False, max_tokens=25, visual_dim=trained_shards.WIDTH,
     )  # fmt: skip

@@ -15,8 +15,8 @@ from markdown_it import MarkdownIt
 from model.emosem.export import export
 from model.emosem.model_card import escape, model_card
 from model.emosem.network import EmoSEM
-from model.emosem.pretrained import new_model
-from model.emosem.provenance import ClipSeen, Dataset, Provenance, SamSeen
+from model.emosem.pretrained import build_pretrained
+from model.emosem.provenance import ClipProvenance, Dataset, Provenance, SamProvenance
 from model.train.params import TrainParams
 from model.train.provenance import UNDESCRIBED, describe_run
 from pipeline.common.emotions import EMOTIONS
@@ -40,8 +40,8 @@ DATASET = Dataset(
     drawn=True,
 )
 ABOUT = Provenance(
-    sam=SamSeen("tiny", "5a" * 32),
-    clip=ClipSeen("tiny", "c1" * 32, normalisation="imagenet"),
+    sam=SamProvenance("tiny", "5a" * 32),
+    clip=ClipProvenance("tiny", "c1" * 32, normalisation="imagenet"),
     dataset=DATASET,
     variant="single",
     training={"epochs": 3, "binarise": None},
@@ -64,7 +64,7 @@ SCORES: dict[str, Any] = {
 def model(tmp_path_factory: pytest.TempPathFactory) -> EmoSEM:
     parts = trained_shards.backbones(tmp_path_factory.mktemp("weights"))
     torch.manual_seed(1)
-    made = new_model(
+    made = build_pretrained(
         *parts,
         paradigm="single",
         prefix="mask+prompt",
@@ -361,5 +361,5 @@ def test_the_encoders_are_those_of_the_features(tmp_path: Path, monkeypatch: pyt
         language_model=language_model,
         validation={},
     )
-    assert found.sam == SamSeen("vit_b", "ab", "int8", "bf16")
-    assert found.clip == ClipSeen("ViT-B-16", "cd", "float32", "clip")
+    assert found.sam == SamProvenance("vit_b", "ab", "int8", "bf16")
+    assert found.clip == ClipProvenance("ViT-B-16", "cd", "float32", "clip")
