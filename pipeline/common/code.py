@@ -104,8 +104,12 @@ def _file(name: str) -> Path:
 
 @functools.cache
 def _stripped(file: Path) -> str:
-    """A file's source without comments, docstrings and blank lines."""
-    source = file.read_text(encoding="utf-8")
+    """What is hashed of a file."""
+    return _strip(file.read_text(encoding="utf-8"))
+
+
+def _strip(source: str) -> str:
+    """Source without comments, docstrings and blank lines: text, because Python's dumps differ by version."""
     lines = source.splitlines(keepends=True)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:

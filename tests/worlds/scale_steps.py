@@ -1,4 +1,4 @@
-"""One step on a world of `tests.scale_world`, with networks that take no time; run as a process of its own.
+"""One step on a world of `scale_world`, with networks that take no time; run as a process of its own.
 
     python -m tests.worlds.scale_steps STEP ROOT SHARDS   # one line of JSON: seconds, peak memory, counts
 

@@ -4,7 +4,7 @@
     python -m tests.worlds.scale_world --artworks 2000      # one size of your own
 
 Every step is the real one and runs in a process of its own; of the backbones only the network is replaced, by
-a stand-in that takes no time (`tests.scale_steps`). Pictures are small real JPEG files.
+a stand-in that takes no time (`tests.worlds.scale_steps`). Pictures are small real JPEG files.
 """
 
 import argparse
@@ -181,7 +181,14 @@ def _write_apolo(
 
 def measure(root: Path, step: str, artworks: int) -> Measured:
     """Run one step in a new process; its seconds and the largest memory it held."""
-    command = [sys.executable, "-m", "tests.scale_steps", step, str(root), str(-(-artworks // PER_SHARD))]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.worlds.scale_steps",
+        step,
+        str(root),
+        str(-(-artworks // PER_SHARD)),
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Measured(step, artworks, **json.loads(done.stdout.splitlines()[-1]))
 

@@ -24,6 +24,7 @@ from model.data.loader import AHEAD, load_batches
 from model.data.resident_features import ResidentFeatures, check_room
 from model.data.samples import Samples
 from model.emosem.pretrained import load_tokenizer
+from model.train import train as train_module
 from model.train.params import TrainParams
 from model.train.schedule import epoch_batches
 from model.train.train import train
@@ -183,7 +184,7 @@ def test_the_next_batch_after_a_resume_is_the_next_one(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[list[int]]] = []
-    step = train._step
+    step = train_module._step
 
     def spy(objective: object, network: object, micros: object, batches: object, *rest: object) -> object:
         def noted() -> object:
@@ -195,7 +196,7 @@ def test_the_next_batch_after_a_resume_is_the_next_one(
 
         return step(objective, network, micros, noted(), *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train, "_step", spy)
+    monkeypatch.setattr(train_module, "_step", spy)
     whole = dataclasses.replace(world[0], runs=tmp_path / "whole")
     broken = dataclasses.replace(world[0], runs=tmp_path / "broken")
     with pytest.raises(SystemExit):

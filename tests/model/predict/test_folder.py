@@ -138,8 +138,8 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from model import predict_images as module
-from pipeline.backbones import BackbonesParams, ClipParams, SamParams
+from model.predict import folder as module
+from pipeline.backbones.params import BackbonesParams, ClipParams, SamParams
 run, pictures, out, sam, clip = sys.argv[1:]
 write, lines = os.write, 0
 def fatal(file, line):
@@ -149,7 +149,7 @@ def fatal(file, line):
         write(file, line[:30])
         os.kill(os.getpid(), signal.SIGKILL)
     return write(file, line)
-module.journal.os.write = fatal
+module.resume_log.os.write = fatal
 backbones = BackbonesParams(SamParams("tiny", Path(sam)), ClipParams("tiny", Path(clip)), device="cpu")
 params = module.PredictParams(batch=1, max_new_tokens=6, device="cpu")
 module.predict_images(Path(run), [Path(pictures)], ["awe"], Path(out), params, backbones)

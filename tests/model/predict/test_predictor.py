@@ -148,7 +148,7 @@ def test_the_lines_of_the_readme(
     shutil.copytree(run, tmp_path / "runs" / "single")
     shutil.copy(pictures / "wide.png", tmp_path / "painting.jpg")
     monkeypatch.chdir(tmp_path)
-    template = (ROOT / "model" / "model_card_template.md").read_text()
+    template = (ROOT / "model" / "emosem" / "model_card_template.md").read_text()
     lines = template.split("```python\n")[1].split("```")[0]
     found: dict[str, Any] = {}
     exec(lines.replace("FOLDER_OF_THIS_MODEL", "runs/single"), found)  # noqa: S102 - our own lines

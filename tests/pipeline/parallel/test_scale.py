@@ -145,8 +145,8 @@ def test_a_digest_changes_with_its_own_shard_alone(small: Paths, tmp_path: Path)
 ALL_STEPS = """
 import json, sys
 from pathlib import Path
-from tests.scale_steps import BUILD, peak_mib
-from tests.scale_world import paths_in
+from tests.worlds.scale_steps import BUILD, peak_mib
+from tests.worlds.scale_world import paths_in
 counts = {step: build(paths_in(Path(sys.argv[1])), 2) for step, build in BUILD.items()}
 kept = [counts[step]["kept"] for step in list(BUILD)[1:-1]]
 print(json.dumps([counts["verify"]["problems"], kept, peak_mib()]))

@@ -290,7 +290,7 @@ def test_a_shard_is_only_fingerprinted_where_there_is_something(
         return verify_weights(path)
 
     for module in (similarity, features):
-        monkeypatch.setattr(module, "verify", note)
+        monkeypatch.setattr(module, "verify_weights", note)
     plan.make_plan(params_file, measured=False)
     assert hashed == []
     built.done()

@@ -132,7 +132,7 @@ def test_every_row_of_any_csv_is_kept_or_rejected(
 
 def test_the_limits_of_this_test_are_real() -> None:
     """The process that must not take more than its limit would be stopped if it did."""
-    program = CHILD.split("utterances.build", maxsplit=1)[0] + "print(len(bytes(700 * 2**20)))"
+    program = CHILD.rpartition("build_utterances(")[0] + "print(len(bytes(700 * 2**20)))"
     done = subprocess.run(
         [sys.executable, "-c", program, "/", str(600 * MIB)], capture_output=True, text=True, check=False
     )
