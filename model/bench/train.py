@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -155,15 +155,7 @@ def measure_steps(
     optimizer, _ = new_optimisation(model, params, steps)
     resident = ResidentFeatures.load(samples, torch.device(device)) if params.resident else None
     samples.features = resident is None
-    seconds: dict[str, float] = defaultdict(float)
-
-    def timed(part: str, function: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        result = function()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        seconds[part] += time.perf_counter() - start
-        return result
+    timed = _Stopwatch(device)
 
     def step(batches: Iterator[Batch]) -> int:
         batch = timed("wait", lambda: next(batches))
@@ -183,16 +175,39 @@ def measure_steps(
     with closing(loading) as batches:
         for _ in range(warm_up):
             step(batches)
-        seconds.clear()
+        timed.seconds.clear()
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
         count = sum(step(batches) for _ in range(steps))
+    return _figures(params, device, steps, count, timed.seconds)
+
+
+class _Stopwatch:
+    """Seconds of each part of a step; waits for the GPU, so that each part pays for its own work."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def __call__(self, part: str, function: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = function()
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        self.seconds[part] += time.perf_counter() - start
+        return result
+
+
+def _figures(
+    params: TrainParams, device: str, steps: int, samples: int, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What `measure_steps` returns."""
     total = sum(seconds.values())
     found: dict[str, Any] = {
         "device": device_name(device),
         "precision": params.precision,
         "batch_size": params.batch_size,
-        "samples_per_second": significant(count / total),
+        "samples_per_second": significant(samples / total),
         "milliseconds": {part: significant(1000 * spent / steps) for part, spent in seconds.items()},
         "wait_share": round(seconds["wait"] / total, 4),
     }

@@ -99,8 +99,7 @@ def train(
                 scheduler.step()
                 progress.step, progress.total_steps = progress.step + 1, progress.total_steps + 1
                 line.step(losses, samples=sum(len(b.samples) for b in step) * accelerator.num_processes)
-                logs = progress.total_steps % params.log_every == 0
-                if logs:
+                if logs := progress.total_steps % params.log_every == 0:
                     curves.log("train", progress.total_steps, line.means())
                 signal = _agree(stop.received, accelerator, logs)  # to save and go; the next run goes on
                 if progress.total_steps % params.checkpoint_every == 0 or signal:
@@ -115,14 +114,10 @@ def train(
     if main:
         if params.select == "best":
             checkpoints.load_best()
+        parts = {"sam_checkpoint": sam_checkpoint, "language_model": language_model}
+        seen = progress.validation
         model.provenance = describe_run(
-            paths,
-            index,
-            variant=variant,
-            training=params,
-            sam_checkpoint=sam_checkpoint,
-            language_model=language_model,
-            validation=progress.validation,
+            paths, index, variant=variant, training=params, validation=seen, **parts
         )
         model.save_pretrained(run)
     return _metrics(variant, params, progress, samples["train"], model)
