@@ -278,7 +278,8 @@ def label_card(
     as_json: Json = False,
 ) -> None:
     """Score the pseudo-mask recipe itself on APOLO before any training: sweep it on val, report test."""
-    from model.label_card.card import card_text, make_card
+    from model.label_card.card import make_card
+    from model.label_card.page import card_text
     from model.label_card.sweep import LabelCardParams
     from model.score.params import ScoreParams
     from pipeline.common.params import Paths, load_params

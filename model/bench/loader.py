@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from model.bench.rounding import significant
-from model.data.loader import load
+from model.data.loader import load_batches
 from model.data.samples import Samples
 from pipeline.common.emotions import EMOTIONS
 from pipeline.reader.index import Index
@@ -90,7 +90,7 @@ def _raw_seconds(places: Sequence[Sequence[tuple[Path, int, int]]]) -> float:
 
 def _batch_seconds(samples: Samples, numbers: Sequence[np.ndarray], workers: int) -> float:
     start = time.perf_counter()
-    with closing(load(samples, numbers, torch.device("cpu"), workers=workers)) as batches:
+    with closing(load_batches(samples, numbers, torch.device("cpu"), workers=workers)) as batches:
         for _ in batches:
             pass
         return time.perf_counter() - start

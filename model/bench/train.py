@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from model.bench.loader import bench_loader
 from model.bench.rounding import significant
 from model.data.batch import Batch
-from model.data.loader import load
+from model.data.loader import load_batches
 from model.data.resident_features import ResidentFeatures
 from model.data.samples import Samples
 from model.emosem.network import EmoSEM
@@ -29,7 +29,7 @@ from model.emosem.pretrained import load_tokenizer
 from model.train.objective import new_objective
 from model.train.params import TrainParams
 from model.train.schedule import Epochs, new_optimisation
-from model.train.train import new_accelerator, new_samples, start_model
+from model.train.train import initial_model, new_accelerator, new_samples
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.machine import device_name
 from pipeline.common.params import Paths, load_params
@@ -59,7 +59,7 @@ def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
         return bench_true_size(params, backbones)
     found = {name: bench_variant(paths, params.of(name), backbones) for name in params.variants}
     index = Index.load(paths.step("shards"))
-    model = start_model(index, params, backbones.sam.checkpoint, backbones.language_model)
+    model = initial_model(index, params, backbones.sam.checkpoint, backbones.language_model)
     return found | {"loader": _loader(new_samples(index, "train", model, params), params)}
 
 
@@ -71,7 +71,7 @@ def bench_variant(
     Also ``written``, the bytes that a run of it leaves: the model and its checkpoints.
     """
     index = Index.load(paths.step("shards"))
-    model = start_model(index, params, backbones.sam.checkpoint, backbones.language_model)
+    model = initial_model(index, params, backbones.sam.checkpoint, backbones.language_model)
     samples = new_samples(index, "train", model, params)
     saved = sum(t.numel() for t in model.state_dict().values())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -94,7 +94,7 @@ def bench_true_size(params: TrainParams, backbones: BackbonesParams) -> dict[str
     device = backbones.torch_device()
     if not device.startswith("cuda"):
         params = dataclasses.replace(params, batch_size=1, resident=False)
-    model = true_size_shards.new_model(params.seed)
+    model = true_size_shards.random_emosem(params.seed)
     model.tokenizer = load_tokenizer(backbones.language_model)
     with tempfile.TemporaryDirectory() as folder:
         index = true_size_shards.write_shards(Path(folder), PAPER_ARTWORKS)
@@ -155,15 +155,7 @@ def measure_steps(
     optimizer, _ = new_optimisation(model, params, steps)
     resident = ResidentFeatures.load(samples, torch.device(device)) if params.resident else None
     samples.features = resident is None
-    seconds: dict[str, float] = defaultdict(float)
-
-    def timed(part: str, function: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
-        result = function()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        seconds[part] += time.perf_counter() - start
-        return result
+    timed = _Stopwatch(device)
 
     def step(batches: Iterator[Batch]) -> int:
         batch = timed("wait", lambda: next(batches))
@@ -179,20 +171,43 @@ def measure_steps(
     warm_up = 3 if params.compile else 1
     numbers = itertools.cycle(_micro_batches(samples, params))
     ahead = itertools.islice(numbers, warm_up + steps + 2 * params.workers)
-    loading = load(samples, ahead, torch.device(device), workers=params.workers, resident=resident)
+    loading = load_batches(samples, ahead, torch.device(device), workers=params.workers, resident=resident)
     with closing(loading) as batches:
         for _ in range(warm_up):
             step(batches)
-        seconds.clear()
+        timed.seconds.clear()
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
         count = sum(step(batches) for _ in range(steps))
+    return _figures(params, device, steps, count, timed.seconds)
+
+
+class _Stopwatch:
+    """Seconds of each part of a step; waits for the GPU, so that each part pays for its own work."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def __call__(self, part: str, function: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = function()
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        self.seconds[part] += time.perf_counter() - start
+        return result
+
+
+def _figures(
+    params: TrainParams, device: str, steps: int, samples: int, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What `measure_steps` returns."""
     total = sum(seconds.values())
     found: dict[str, Any] = {
         "device": device_name(device),
         "precision": params.precision,
         "batch_size": params.batch_size,
-        "samples_per_second": significant(count / total),
+        "samples_per_second": significant(samples / total),
         "milliseconds": {part: significant(1000 * spent / steps) for part, spent in seconds.items()},
         "wait_share": round(seconds["wait"] / total, 4),
     }

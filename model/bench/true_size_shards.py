@@ -44,7 +44,7 @@ class Encoders(nn.Module):
         return sam.float(), clip.float()
 
 
-def new_model(seed: int = 0) -> EmoSEM:
+def random_emosem(seed: int = 0) -> EmoSEM:
     """EmoSEM Single-Mask of the paper's sizes."""
     torch.manual_seed(seed)
     return build_emosem(EmoSEMConfig())

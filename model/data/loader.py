@@ -15,7 +15,7 @@ AHEAD = 2
 """Batches that wait for the trainer, for each worker."""
 
 
-def load(
+def load_batches(
     samples: Samples,
     numbers: Iterable[np.ndarray],
     device: torch.device,

@@ -29,11 +29,11 @@ class EmoSEMConfig:
     paradigm: Paradigm = "single"
     """single: one mask for the emotion asked for; multi: eight mask tokens, one an emotion (Sec. 3.5)."""
     prefix: Prefix = "mask+prompt"
-    """What the language model is told (Tab. 4). Multi has no prompt: mask or none."""
+    """The language model's prefix (Tab. 4). Multi has no prompt: mask or none."""
     finetune: Finetune = "mask-head"
     """What of SAM's decoder trains: the mask head, its mixer frozen (paper), or all of it (Fig. 7)."""
     ambiguity_aware: bool = False
-    """Which of SAM's mask tokens tell the language model (Tab. 5): the default mask's, or those of its three
+    """Which of SAM's mask tokens stand in the prefix (Tab. 5): the default mask's, or those of its three
     candidates for an ambiguous prompt. The mask itself is the default one either way."""
     detach_prompt: bool = False
     """Keep the mask decoder's gradients out of the shared word embedding."""
@@ -72,7 +72,7 @@ class EmoSEMConfig:
 
 
 def read_config(folder: Path) -> tuple[EmoSEMConfig, Provenance | None]:
-    """What a saved model is made of, and its account of itself. Raises `UserError` when there is none."""
+    """What a saved model is made of, and from, when known. Raises `UserError` when there is no model."""
     if not folder.is_dir():
         raise UserError(
             f"{folder} is no folder; name that of a trained model, such as runs/single, which "
@@ -80,15 +80,15 @@ def read_config(folder: Path) -> tuple[EmoSEMConfig, Provenance | None]:
         )
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        account = values.pop("about", None)
+        record = values.pop("about", None)
         config = pydantic.TypeAdapter(EmoSEMConfig).validate_json(json.dumps(values))
-        about = account and pydantic.TypeAdapter(Provenance).validate_json(json.dumps(account))
+        provenance = record and pydantic.TypeAdapter(Provenance).validate_json(json.dumps(record))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f"{folder} holds no trained model (config.json, model.safetensors); a run writes them when it "
             f"has ended: {error}"
         ) from None
-    return config, about
+    return config, provenance
 
 
 def method_name(config: EmoSEMConfig) -> str:

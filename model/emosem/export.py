@@ -1,11 +1,16 @@
 """The model to take away: a trained run without its checkpoints, with a card that tells its scores."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult
+
 from model.emosem.config import method_name
+from model.emosem.model_card import CardScores, escape, one_line
 from model.emosem.network import EmoSEM
+from model.metrics.columns import COLUMNS, table
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import check_writable
 
@@ -35,7 +40,7 @@ def export(
     check_writable(out)
     file = metrics / "score.json"
     scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    card = {"scores": scores, "method": method_name(model.config)}
+    card = {"scores": scores and card_scores(scores, method_name(model.config))}
     model.save_pretrained(out, model_card_kwargs=card)
     done = {"model": out.as_posix(), "scores": file.as_posix() if scores else "none yet"}
     if push is None:
@@ -45,3 +50,30 @@ def export(
     except Exception as error:  # an absent network, repository or permission shows in many ways
         raise RunFailed(f"{out} is written, but could not be pushed to {push}: {error}") from error
     return done | {"hub": str(commit)}
+
+
+def card_scores(scores: Mapping[str, Any], method: str) -> CardScores:
+    """The content of metrics/score.json as the card of the model in row `method` tells it."""
+    rows = scores["rows"]
+    own: Mapping[str, Any] = next((row for row in rows if row["method"] == method), {})
+    results = tuple(
+        EvalResult(
+            task_type="image-segmentation" if "_pr" in column else "image-to-text",
+            dataset_type="apolo",
+            dataset_name=one_line(f"APOLO protocol on {scores['data']}"),
+            dataset_split=scores.get("split"),
+            metric_type=column,
+            metric_name=heading,
+            metric_value=round(own[column], decimals),
+        )
+        for column, heading, decimals in COLUMNS
+        if column in own
+    )
+    return CardScores(
+        method=method,
+        data=scores["data"],
+        split=scores["split"],
+        backbones=scores["backbones"],
+        table=table([{**row, "method": escape(row["method"])} for row in rows]),
+        results=results,
+    )

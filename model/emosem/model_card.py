@@ -5,16 +5,16 @@ Words from data (a dataset's name, its licence, params) are escaped: they stay w
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from model.emosem.config import EmoSEMConfig
 from model.emosem.provenance import Provenance
-from model.metrics.columns import COLUMNS, table
 
 TEMPLATE = "model_card_template.md"
 CITATION = "Zhang, Li, Guo, Wang: EmoSEM: Segment and Explain Emotion Stimuli in Visual Art"
@@ -26,45 +26,57 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
 _BREAKS = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 
-class Described(Protocol):
-    """Of a model, what the card tells (`emosem.EmoSEM`)."""
+@dataclass(frozen=True)
+class CardScores:
+    """How a model scored, beside others."""
 
-    about: Provenance | None
-
-    @property
-    def config(self) -> Any: ...
-    def parameters(self) -> Any: ...
+    method: str
+    """The model's row in `table`; "" where it has none."""
+    data: str
+    """What was scored on."""
+    split: str
+    backbones: str
+    table: str
+    """All rows, in Markdown; words from data in it are escaped already."""
+    results: tuple[EvalResult, ...] = ()
+    """The model's own numbers, as the hub shows them beside a model."""
 
 
 def escape(value: Any) -> str:
     """A value as one line of Markdown text: no markup, link, table cell or HTML can come of it."""
     if isinstance(value, Markup):
         return value
-    text = _BREAKS.sub(" ", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", text)
 
 
-def model_card(model: Described, scores: Mapping[str, Any] | None = None, method: str = "") -> ModelCard:
+def one_line(text: str) -> str:
+    """A text with every run of white space and control characters as one space."""
+    return _BREAKS.sub(" ", text)
+
+
+def model_card(
+    config: EmoSEMConfig, provenance: Provenance | None, parameters: int, scores: CardScores | None = None
+) -> ModelCard:
     """The card of a model.
 
     Args:
-        model: what is described, by its config and its account of itself.
-        scores: content of metrics/score.json, when known.
-        method: the model's row in it.
+        config: what it is made of.
+        provenance: what it was trained on, when known.
+        parameters: how many it has.
+        scores: how well it does, when known.
     """
-    about = model.about or Provenance()
-    rows: Sequence[Mapping[str, Any]] = scores["rows"] if scores else ()
-    own = [row for row in rows if row["method"] == method]
+    provenance = provenance or Provenance()
     data = ModelCardData(
         language="en",
-        license=OPEN if built_in(about) else "other",
-        license_name=None if built_in(about) else "terms-of-data-and-backbones",
+        license=OPEN if built_in(provenance) else "other",
+        license_name=None if built_in(provenance) else "terms-of-data-and-backbones",
         library_name="emosem",
         tags=[*TAGS],
         pipeline_tag="image-segmentation",
-        model_name=f"EmoSEM {model.config.paradigm}" if own else None,
-        eval_results=_results(own[0], scores) if own and scores else None,
+        model_name=f"EmoSEM {config.paradigm}" if scores and scores.results else None,
+        eval_results=[*scores.results] if scores and scores.results else None,
     )
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -75,37 +87,19 @@ def model_card(model: Described, scores: Mapping[str, Any] | None = None, method
         lstrip_blocks=True,
     )
     body = environment.get_template(TEMPLATE).render(
-        about=about,
-        config=model.config,
-        parameters=f"{sum(p.numel() for p in model.parameters()):,}",
-        open=built_in(about),
+        provenance=provenance,
+        config=config,
+        parameters=f"{parameters:,}",
+        open=built_in(provenance),
         scores=scores,
-        table=Markup(table([{**row, "method": escape(row["method"])} for row in rows])),  # noqa: S704
-        method=method,
+        table=Markup(scores.table) if scores else "",  # noqa: S704 - escaped by who made it
         citation=CITATION,
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}", ignore_metadata_errors=False)
 
 
-def built_in(about: Provenance) -> bool:
+def built_in(provenance: Provenance) -> bool:
     """Whether only the built-in gallery and the tiny backbones went into a model."""
-    drawn = about.dataset is not None and about.dataset.drawn
-    tiny = about.sam is not None and about.sam.arch == "tiny"
-    return drawn and tiny and about.clip is not None and about.clip.name == "tiny"
-
-
-def _results(row: Mapping[str, Any], scores: Mapping[str, Any]) -> list[EvalResult]:
-    """The model's own scores, as the hub shows them beside a model."""
-    return [
-        EvalResult(
-            task_type="image-segmentation" if "_pr" in column else "image-to-text",
-            dataset_type="apolo",
-            dataset_name=_BREAKS.sub(" ", f"APOLO protocol on {scores['data']}"),
-            dataset_split=scores.get("split"),
-            metric_type=column,
-            metric_name=heading,
-            metric_value=round(row[column], decimals),
-        )
-        for column, heading, decimals in COLUMNS
-        if column in row
-    ]
+    drawn = provenance.dataset is not None and provenance.dataset.drawn
+    tiny = provenance.sam is not None and provenance.sam.arch == "tiny"
+    return drawn and tiny and provenance.clip is not None and provenance.clip.name == "tiny"

@@ -11,33 +11,22 @@ token each (Sec. 3.5). SAM's and CLIP's encoders are not part of it: they are fr
 Shapes: B images, Q queries of one (image, emotion) each, T texts, P prefix tokens, L words, C channels.
 """
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from model.emosem.captioner import Captioner
-from model.emosem.config import EmoSEMConfig, read_config
+from model.emosem.config import EmoSEMConfig
 from model.emosem.mask_decoder import MaskDecoder
-from model.emosem.model_card import model_card
 from model.emosem.projectors import EmotionProjector, PrefixProjector
-from model.emosem.provenance import Provenance
+from model.emosem.saving import SavedModel
 from model.emosem.sca import CaptionMixer, ScaConfig
 from pipeline.common.emotions import EMOTIONS
-from pipeline.common.errors import UserError
-from pipeline.common.files import write_bytes, write_json
-from pipeline.common.fingerprint import as_json
 
 
 class Segmentation(NamedTuple):
-    """What the mask decoder says about Q queries."""
+    """Masks and prefixes of Q queries."""
 
     mask_logits: Tensor
     """(Q, H, W) before the sigmoid, in SAM's padded square frame, 4 x grid pixels a side."""
@@ -47,17 +36,9 @@ class Segmentation(NamedTuple):
     """(Q, P) bool, False for padding behind a shorter prompt; None when there is none."""
 
 
-class EmoSEM(nn.Module, ModelHubMixin, library_name="emosem"):
-    """The network of Fig. 2 from cached features on. Built by `build_emosem`.
+class EmoSEM(SavedModel, library_name="emosem"):
+    """The network of Fig. 2, from cached features on. `build_emosem` builds it, `SavedModel` saves it."""
 
-    ``save_pretrained(folder)`` and ``push_to_hub("owner/name")`` are huggingface_hub's; both take
-    ``model_card_kwargs={"scores": ..., "method": ...}``, see `model_card`.
-    """
-
-    tokenizer: PreTrainedTokenizerBase | None = None
-    """Of the language model; saved and loaded with the weights."""
-    about: Provenance | None = None
-    """What it was trained on; saved and loaded with the weights."""
     prompt_ids: Tensor
     """(E, N) int64 token ids of the eight prompts."""
     prompt_mask: Tensor
@@ -83,8 +64,8 @@ class EmoSEM(nn.Module, ModelHubMixin, library_name="emosem"):
             num_mask_tokens=len(EMOTIONS) if multi else 4,
         )
         self.emotion_projector = None if multi else EmotionProjector(word_dim, config.dim)
-        told = config.prefix != "none" and config.sca is None
-        self.prefix_projector = PrefixProjector(config.dim, word_dim) if told else None
+        prefixed = config.prefix != "none" and config.sca is None
+        self.prefix_projector = PrefixProjector(config.dim, word_dim) if prefixed else None
         self.caption_mixer = None if config.sca is None else self._caption_mixer(config.sca, word_dim)
         ids, mask = _pad(config.prompts)
         self.register_buffer("prompt_ids", ids, persistent=False)
@@ -190,83 +171,6 @@ class EmoSEM(nn.Module, ModelHubMixin, library_name="emosem"):
         words = self.captioner(prefix, mask, tokens_TL, clip_BKC[rows_Q[query_T]])
         return found.mask_logits, words
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write weights, tokenizer and config.json, each atomically, the config last: with it all is there.
-
-        `ModelHubMixin.save_pretrained` has removed an older config.json before, and writes the card after.
-        """
-        (save_directory / "README.md").unlink(missing_ok=True)
-        state = {
-            name: tensor.cpu().contiguous()
-            for name, tensor in self.state_dict().items()
-            if name not in self._tied()
-        }
-        write_bytes(save_directory / "model.safetensors", save(state))
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
-        account = {"about": as_json(self.about)} if self.about else {}
-        write_json(save_directory / "config.json", as_json(self.config) | account)
-
-    def generate_model_card(
-        self, scores: Mapping[str, Any] | None = None, method: str = "", **_: Any
-    ) -> ModelCard:
-        """README.md of a saved model; see `model_card`."""
-        return model_card(self, scores, method)
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]  # the device is what our callers say second
-        cls, folder: str | Path, device: str = "cpu", **hub: Any
-    ) -> "EmoSEM":
-        """A saved model in eval mode.
-
-        Args:
-            folder: where it was saved. A str "owner/name" that is no path here is a model on the Hugging
-                Face hub, which is asked; a `Path` never is.
-            device: torch device name.
-            hub: keywords of `huggingface_hub.snapshot_download`: revision, token, cache_dir ...
-
-        Raises:
-            UserError: nothing there, or no model.
-        """
-        path = _download(folder, hub) if _is_on_hub(folder) else Path(folder)
-        config, about = read_config(path)
-        weights = path / "model.safetensors"
-        try:
-            state = load_file(weights)
-            model = build_emosem(config)
-            missing, extra = model.load_state_dict(state, strict=False)
-        except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"{path} holds no trained model that can be read: {error}") from None
-        if set(missing) - model._tied() or extra:
-            raise UserError(f"{weights} lacks {missing} and has unknown {extra}")
-        model.captioner.gpt2.tie_weights()
-        if (path / "tokenizer.json").is_file():
-            model.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model.about = about
-        return model.to(device).eval()
-
-    def _tied(self) -> set[str]:
-        """Weights stored under another name: GPT-2's output layer is its word embedding, unless untied."""
-        tied = self.config.language_model.get("tie_word_embeddings", True)
-        return {"captioner.gpt2.lm_head.weight"} if tied else set()
-
-
-def _is_on_hub(folder: str | Path) -> bool:
-    """Whether it can only be meant as a model on the hub: neither it nor the folder it were in is here."""
-    if isinstance(folder, Path) or Path(folder).parent.exists():
-        return False
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", folder) is not None
-
-
-def _download(name: str | Path, hub: Mapping[str, Any]) -> Path:
-    try:
-        return Path(snapshot_download(str(name), **hub))
-    except Exception as error:  # an absent network, model or permission shows in many ways
-        raise UserError(
-            f"{name} is no folder here (`python cli.py train` makes runs/single, for instance), and no model "
-            f"of that name could be had from the Hugging Face hub: {error}"
-        ) from None
-
 
 def _pad(prompts: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor]:
     """Prompts as ids and mask, (E, N) int64 and bool; padding behind the shorter ones."""
@@ -277,5 +181,5 @@ def _pad(prompts: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor]:
 
 
 def build_emosem(config: EmoSEMConfig) -> EmoSEM:
-    """A randomly initialised network; `model.checkpoint.new_model` builds it on SAM's decoder and GPT-2."""
+    """A randomly initialised network; `pretrained.build_pretrained` builds it on SAM's decoder and GPT-2."""
     return EmoSEM(config)

@@ -19,6 +19,16 @@ from pipeline.common.errors import UserError
 
 OFFICIAL_HEADS = 8
 """Attention heads of the mixer in every official SAM; the one size that no weight's shape tells."""
+LANGUAGE_MODEL_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""What transformers may read of a GPT-2's folder besides its weights."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def _tensors(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
     yield from torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).items()
 
 
-def new_model(
+def build_pretrained(
     sam_checkpoint: Path,
     language_model: Path,
     *,
@@ -138,6 +148,15 @@ def new_model(
     return model
 
 
+def pretrained_files(sam_checkpoint: Path, language_model: Path) -> list[Path]:
+    """The files that `build_pretrained` reads. Raises `UserError` when there are no weights."""
+    weights = language_model / "model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"{weights} does not exist; a GPT-2 in another format is not read")
+    others = [sam_checkpoint.with_suffix(".json"), *(language_model / name for name in LANGUAGE_MODEL_FILES)]
+    return [sam_checkpoint, weights, *(file for file in others if file.is_file())]
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Tokenizer of a local language model. Raises `UserError`."""
     try:
@@ -155,8 +174,8 @@ def _gpt2_keywords(folder: Path) -> dict[str, Any]:
         config = GPT2Config.from_pretrained(folder, local_files_only=True).to_diff_dict()
     except (OSError, ValueError) as error:
         raise UserError(f"language model folder {folder} has no config.json of a GPT-2: {error}") from None
-    told = ("transformers_version", "architectures", "dtype", "add_cross_attention", "model_type")
-    return {name: value for name, value in sorted(config.items()) if name not in told}
+    left_out = ("transformers_version", "architectures", "dtype", "add_cross_attention", "model_type")
+    return {name: value for name, value in sorted(config.items()) if name not in left_out}
 
 
 def initialise(model: EmoSEM, sam_state: dict[str, Tensor], language_model: Path) -> None:

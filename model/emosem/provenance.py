@@ -1,11 +1,11 @@
-"""What a saved model says about itself: the frozen encoders it needs, its data, its training.
+"""What a saved model was made from: the frozen encoders it needs, its data, its training.
 
-Stands in config.json under ``about``, so that a model taken elsewhere still knows whose grids it reads.
-Folders saved before there was such an account load without it.
+Stands in config.json under ``about``, so that a model taken elsewhere still knows whose features it reads.
+Folders saved before there was such a record load without it.
 """
 
 from dataclasses import field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pydantic
 
@@ -13,12 +13,9 @@ FORGIVING = pydantic.ConfigDict(extra="ignore", strict=True)
 """Config of what is read back: keys of another version of this code are no reason to refuse a model."""
 
 
-T = TypeVar("T")
-
-
 @pydantic.dataclasses.dataclass(frozen=True, config=FORGIVING)
-class SamSeen:
-    """The SAM whose grids the model was trained on, and how they were stored; see `features`."""
+class SamProvenance:
+    """The SAM whose features the model was trained on, and how they were stored; see step `features`."""
 
     arch: str
     sha256: str
@@ -28,8 +25,8 @@ class SamSeen:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=FORGIVING)
-class ClipSeen:
-    """The CLIP whose patch tokens the model was trained on; see `features`."""
+class ClipProvenance:
+    """The CLIP whose patch tokens the model was trained on; see step `features`."""
 
     name: str
     sha256: str
@@ -39,7 +36,7 @@ class ClipSeen:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=FORGIVING)
-class Dataset:
+class DatasetProvenance:
     """The shards that the model was trained on, as their card and statistics describe them."""
 
     name: str
@@ -58,11 +55,11 @@ class Dataset:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=FORGIVING)
 class Provenance:
-    """All of it; what was not known is None or empty."""
+    """Encoders, data and training of a model; what was not known is None or empty."""
 
-    sam: SamSeen | None = None
-    clip: ClipSeen | None = None
-    dataset: Dataset | None = None
+    sam: SamProvenance | None = None
+    clip: ClipProvenance | None = None
+    dataset: DatasetProvenance | None = None
     variant: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     """The `train` section of the params, as the variant changes it."""

@@ -1,4 +1,4 @@
-"""What a training run shows and hears: curves, progress for a person, and signals to stop."""
+"""A training run and the outside: curves, a progress line for people, and signals to stop."""
 
 import math
 import signal
@@ -19,7 +19,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
     A second signal acts as usual. Outside the main thread signals stay as they are.
     """
 
-    asked: int = 0
+    received: int = 0
     """Number of the signal that came, or 0."""
 
     def __enter__(self) -> "StopSignals":
@@ -32,7 +32,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         return self
 
     def _note(self, number: int, _frame: Any) -> None:
-        self.asked = number
+        self.received = number
         self._restore()
 
     def _restore(self) -> None:
@@ -41,7 +41,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._restore()
-        if self.asked and kind is SystemExit:
+        if self.received and kind is SystemExit:
             print("train: stopped and saved; the same command goes on", file=sys.stderr, flush=True)
 
 
@@ -80,7 +80,7 @@ class Curves(AbstractContextManager["Curves"]):
             self._live.end()
 
 
-class Report:
+class ProgressLine:
     """Progress for a person: losses, rate and time left, on stderr every few seconds."""
 
     EVERY = 5.0

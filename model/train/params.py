@@ -20,11 +20,11 @@ class TrainParams:
     """How EmoSEM is trained. The defaults suit the built-in gallery; (paper: ...) gives Sec. 4.1's value."""
 
     model: Literal["emosem", "sca"] = "emosem"
-    """The network: EmoSEM, or SCA, the paper's own comparison (Tab. 2), see `model.sca`."""
+    """The network: EmoSEM, or SCA, the paper's own comparison (Tab. 2), see `model.emosem.sca`."""
     paradigm: Paradigm = "single"
     """single or multi, see `EmoSEMConfig`."""
     prefix: Prefix = "mask+prompt"
-    """What the language model is told (Tab. 4)."""
+    """The language model's prefix, see `EmoSEMConfig` (Tab. 4)."""
     finetune: Finetune = "mask-head"
     """What of SAM's decoder trains (Fig. 7)."""
     ambiguity_aware: bool = False

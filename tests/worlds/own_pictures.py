@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from model.emosem.pretrained import new_model
-from model.emosem.provenance import ClipSeen, Provenance, SamSeen
+from model.emosem.pretrained import build_pretrained
+from model.emosem.provenance import ClipProvenance, Provenance, SamProvenance
 from model.predict.answer import PredictParams
 from model.pretrain.tokenizers import train_clip_bpe
 from pipeline.backbones.clip import BPE, build_clip
@@ -53,12 +53,12 @@ def write_weights(folder: Path) -> BackbonesParams:
 def about(backbones: BackbonesParams, **clip: Any) -> Provenance:
     """The account that a training on features of these backbones gives."""
     sam, visual = (sha256_file(part.checkpoint) for part in (backbones.sam, backbones.clip))
-    return Provenance(sam=SamSeen("tiny", sam), clip=ClipSeen("tiny", visual, **clip))
+    return Provenance(sam=SamProvenance("tiny", sam), clip=ClipProvenance("tiny", visual, **clip))
 
 
 def new_run(backbones: BackbonesParams, run: Path, account: Provenance | None, seed: int = 1) -> Path:
     torch.manual_seed(seed)
-    model = new_model(
+    model = build_pretrained(
         backbones.sam.checkpoint,
         backbones.language_model,
         paradigm="single",
@@ -68,7 +68,7 @@ def new_run(backbones: BackbonesParams, run: Path, account: Provenance | None, s
         max_tokens=25,
         visual_dim=trained_shards.WIDTH,
     )
-    model.about = account
+    model.provenance = account
     model.save_pretrained(run)
     return run
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 
 from model.bench import factory, score
 from model.bench.plan import plan_training
@@ -110,15 +111,15 @@ def test_training_is_planned_by_the_samples_of_all_epochs(tmp_path: Path) -> Non
 
 
 def test_planned_bytes_of_training_are_those_of_its_files(tmp_path: Path) -> None:
-    from model.emosem.pretrained import new_model
-    from model.train.checkpoint import TrainProgress, save_checkpoint, save_weights
+    from model.emosem.pretrained import build_pretrained
+    from model.train.checkpoint import Checkpoints
 
     sam, language_model = trained_shards.backbones(tmp_path)
     paths = trained_shards.shards(tmp_path, {"train": 4})
     params = TrainParams(batch_size=4)
     backbones = BackbonesParams(sam=SamParams("tiny", sam), language_model=language_model, device="cpu")
     planned = bench_variant(paths, params, backbones, steps=1)["written"]
-    model = new_model(
+    model = build_pretrained(
         sam, language_model, paradigm="single", prefix="mask+prompt", finetune="mask-head",
         detach_prompt=False, max_tokens=25, visual_dim=trained_shards.WIDTH,
     )  # fmt: skip
@@ -127,9 +128,8 @@ def test_planned_bytes_of_training_are_those_of_its_files(tmp_path: Path) -> Non
     sum(p.sum() for p in trained).backward()  # type: ignore[union-attr]
     optimizer.step()
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    save_checkpoint(tmp_path / "last.pt", TrainProgress(""), model, optimizer, scheduler)
+    Checkpoints(tmp_path, "", model, optimizer, scheduler, Accelerator(cpu=True)).end_epoch({})
     model.save_pretrained(tmp_path / "saved")
-    save_weights(tmp_path / "best.safetensors", model)
     files = ("last.pt", "best.safetensors", "saved/model.safetensors")
     assert planned == pytest.approx(sum((tmp_path / file).stat().st_size for file in files), rel=0.15)
 

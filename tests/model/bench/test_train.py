@@ -24,7 +24,7 @@ from model.data.samples import Samples
 from model.emosem.config import EmoSEMConfig
 from model.emosem.pretrained import load_tokenizer
 from model.train.params import TrainParams
-from model.train.train import new_samples, start_model
+from model.train.train import initial_model, new_samples
 from pipeline.reader.index import Index
 from tests.imports import ROOT
 from tests.worlds import trained_shards
@@ -42,7 +42,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Path, Path]:
 
 def measured(world: tuple[Index, Path, Path], params: TrainParams, **more: Any) -> dict[str, Any]:
     index, sam, language_model = world
-    model = start_model(index, params, sam, language_model)
+    model = initial_model(index, params, sam, language_model)
     samples = new_samples(index, "train", model, params)
     return json.loads(json.dumps(measure_steps(model, samples, params, "cpu", 3, **more)))
 

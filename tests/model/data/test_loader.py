@@ -20,7 +20,7 @@ import yaml
 from model.data import resident_features
 from model.data.batch import Batch
 from model.data.frame import Frame
-from model.data.loader import AHEAD, load
+from model.data.loader import AHEAD, load_batches
 from model.data.resident_features import ResidentFeatures, check_room
 from model.data.samples import Samples
 from model.emosem.pretrained import load_tokenizer
@@ -68,7 +68,7 @@ def assert_equal(ours: Batch, theirs: Batch) -> None:
 def test_workers_give_the_batches_that_reading_gives(world: World, workers: int) -> None:
     samples = samples_of(world)
     numbers = 5 * numbers_of(samples)
-    with closing(load(samples, numbers, CPU, workers=workers)) as ahead:
+    with closing(load_batches(samples, numbers, CPU, workers=workers)) as ahead:
         for ours, chosen in itertools.zip_longest(ahead, numbers):
             assert_equal(ours, samples[chosen])
 
@@ -76,7 +76,7 @@ def test_workers_give_the_batches_that_reading_gives(world: World, workers: int)
 def test_workers_read_no_further_ahead_than_they_should(world: World) -> None:
     samples, asked = samples_of(world), itertools.count()
     numbers = (np.array([0]) for _ in asked)  # without end, as a run of many epochs nearly is
-    with closing(load(samples, numbers, CPU, workers=2)) as ahead:
+    with closing(load_batches(samples, numbers, CPU, workers=2)) as ahead:
         for _ in range(3):
             next(ahead)
         assert next(asked) == 3 + AHEAD * 2
@@ -93,7 +93,7 @@ def test_a_damaged_mask_ends_the_run_with_its_name(
         samples.index, "view", lambda key, name: memoryview(b"no") if name == broken else view(key, name)
     )
     with (
-        closing(load(samples, numbers_of(samples), CPU, workers=2)) as ahead,
+        closing(load_batches(samples, numbers_of(samples), CPU, workers=2)) as ahead,
         pytest.raises(UserError) as told,
     ):
         list(ahead)
@@ -106,7 +106,7 @@ def test_resident_features_give_the_batches_that_reading_gives(world: World) -> 
     assert resident.sam.dtype == torch.int8 and len(resident.sam) == 8
     numbers = numbers_of(samples)
     assert maps[numbers[0]].sam.numel() == 0
-    for ours, chosen in itertools.zip_longest(load(maps, numbers, CPU, resident=resident), numbers):
+    for ours, chosen in itertools.zip_longest(load_batches(maps, numbers, CPU, resident=resident), numbers):
         assert_equal(ours, samples[chosen])
 
 

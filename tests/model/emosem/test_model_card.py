@@ -12,11 +12,11 @@ import torch
 from huggingface_hub import ModelCard, hub_mixin
 from markdown_it import MarkdownIt
 
-from model.emosem.export import export
+from model.emosem.export import card_scores, export
 from model.emosem.model_card import escape, model_card
 from model.emosem.network import EmoSEM
-from model.emosem.pretrained import new_model
-from model.emosem.provenance import ClipSeen, Dataset, Provenance, SamSeen
+from model.emosem.pretrained import build_pretrained
+from model.emosem.provenance import ClipProvenance, DatasetProvenance, Provenance, SamProvenance
 from model.train.params import TrainParams
 from model.train.provenance import UNDESCRIBED, describe_run
 from pipeline.common.emotions import EMOTIONS
@@ -27,7 +27,7 @@ from pipeline.reader.index import Index
 from tests.worlds import trained_shards
 
 FILES = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-DATASET = Dataset(
+DATASET = DatasetProvenance(
     name="emosem-gallery",
     description="Drawn scenes.",
     license="https://spdx.org/licenses/CC0-1.0.html",
@@ -40,8 +40,8 @@ DATASET = Dataset(
     drawn=True,
 )
 ABOUT = Provenance(
-    sam=SamSeen("tiny", "5a" * 32),
-    clip=ClipSeen("tiny", "c1" * 32, normalisation="imagenet"),
+    sam=SamProvenance("tiny", "5a" * 32),
+    clip=ClipProvenance("tiny", "c1" * 32, normalisation="imagenet"),
     dataset=DATASET,
     variant="single",
     training={"epochs": 3, "binarise": None},
@@ -60,11 +60,17 @@ SCORES: dict[str, Any] = {
 }
 
 
+def card_of(model: EmoSEM, scores: dict[str, Any] | None = None, method: str = "") -> ModelCard:
+    """The card of a model that scored so, in the row `method`."""
+    count = sum(p.numel() for p in model.parameters())
+    return model_card(model.config, model.provenance, count, scores and card_scores(scores, method))
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> EmoSEM:
     parts = trained_shards.backbones(tmp_path_factory.mktemp("weights"))
     torch.manual_seed(1)
-    made = new_model(
+    made = build_pretrained(
         *parts,
         paradigm="single",
         prefix="mask+prompt",
@@ -73,7 +79,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> EmoSEM:
         max_tokens=25,
         visual_dim=trained_shards.WIDTH,
     ).eval()
-    made.about = ABOUT
+    made.provenance = ABOUT
     return made
 
 
@@ -89,7 +95,7 @@ def test_what_is_saved_is_what_is_loaded(model: EmoSEM, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
     for folder in (tmp_path / "run", str(tmp_path / "run")):
         loaded = EmoSEM.from_pretrained(folder)
-        assert loaded.about == ABOUT and loaded.config == model.config and not loaded.training
+        assert loaded.provenance == ABOUT and loaded.config == model.config and not loaded.training
         state = loaded.state_dict()
         assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
     loaded.save_pretrained(tmp_path / "again")
@@ -105,14 +111,14 @@ def test_a_folder_of_an_older_code_loads_and_a_newer_account_does_no_harm(
     older = {k: v for k, v in config.items() if k not in ("about", "sca", "ambiguity_aware")}
     write_json(tmp_path / "run" / "config.json", older)
     (tmp_path / "run" / "README.md").unlink()
-    assert EmoSEM.from_pretrained(tmp_path / "run").about is None
+    assert EmoSEM.from_pretrained(tmp_path / "run").provenance is None
     config["about"]["sam"]["new"] = config["about"]["new"] = 1
     write_json(tmp_path / "run" / "config.json", config)
-    assert EmoSEM.from_pretrained(tmp_path / "run").about == ABOUT
+    assert EmoSEM.from_pretrained(tmp_path / "run").provenance == ABOUT
 
 
 def test_saving_again_leaves_nothing_of_the_old_model(model: EmoSEM, tmp_path: Path) -> None:
-    model.save_pretrained(tmp_path, model_card_kwargs={"scores": SCORES, "method": "emosem-single"})
+    model.save_pretrained(tmp_path, model_card_kwargs={"scores": card_scores(SCORES, "emosem-single")})
     assert "71.23" in (tmp_path / "README.md").read_text()
     model.save_pretrained(tmp_path)
     assert "71.23" not in (tmp_path / "README.md").read_text()
@@ -156,14 +162,14 @@ def test_the_hub_is_asked_for_nothing_that_could_be_a_path_here(
             raise OSError("offline")
         return str(tmp_path / "there")
 
-    monkeypatch.setattr("model.emosem.network.snapshot_download", download)
+    monkeypatch.setattr("model.emosem.hub.snapshot_download", download)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for missing in ("runs/single", "single", Path("owner/name"), "a/b/c", "/owner/name"):
         with pytest.raises(UserError, match="is no folder"):
             EmoSEM.from_pretrained(missing)
     assert not asked
-    assert EmoSEM.from_pretrained("owner/name").about == ABOUT
+    assert EmoSEM.from_pretrained("owner/name").provenance == ABOUT
     with pytest.raises(UserError, match=r"somebody/unknown is no folder here.*offline"):
         EmoSEM.from_pretrained("somebody/unknown")
 
@@ -217,7 +223,7 @@ def test_pushed_is_the_same_folder(model: EmoSEM, tmp_path: Path, monkeypatch: p
 
 
 def test_front_matter_is_what_the_hub_reads(model: EmoSEM) -> None:
-    card = model_card(model, SCORES, "emosem-single")
+    card = card_of(model, SCORES, "emosem-single")
     data = card.data
     assert (data.license, data.library_name, data.pipeline_tag) == (
         "apache-2.0",
@@ -230,12 +236,12 @@ def test_front_matter_is_what_the_hub_reads(model: EmoSEM) -> None:
     }
     assert ModelCard(str(card)).data.to_dict() == data.to_dict()
     real = dataclasses.replace(ABOUT, dataset=dataclasses.replace(DATASET, drawn=False))
-    other = front_matter(str(model_card(_with(model, real))))
+    other = front_matter(str(card_of(_with(model, real))))
     assert other["license"] == "other" and other["license_name"] and "model-index" not in other
 
 
 def test_the_card_says_what_the_model_is_of(model: EmoSEM) -> None:
-    text = str(model_card(model, SCORES, "emosem-single"))
+    text = str(card_of(model, SCORES, "emosem-single"))
     for word in (
         "tiny",
         "5a" * 32,
@@ -252,7 +258,7 @@ def test_the_card_says_what_the_model_is_of(model: EmoSEM) -> None:
         f"{sum(p.numel() for p in model.parameters()):,}",
     ):
         assert word in text, word
-    bare = str(model_card(_with(model, None)))
+    bare = str(card_of(_with(model, None)))
     assert "Which they were was not noted" in bare and "Not measured yet" in bare
     assert front_matter(bare)["license"] == "other"
 
@@ -277,11 +283,11 @@ def test_words_of_the_data_stay_words(model: EmoSEM) -> None:
         training={HOSTILE: HOSTILE, "nested": {"a": HOSTILE}},
     )
     scores = SCORES | {"data": HOSTILE, "rows": [{"method": HOSTILE, "items": 1, "seg_pr25": 1.0}]}
-    card = str(model_card(_with(model, about), scores, HOSTILE))
+    card = str(card_of(_with(model, about), scores, HOSTILE))
     assert front_matter(card)["license"] == "other"
     page = render(card)
     harmless = dataclasses.replace(ABOUT, dataset=dataclasses.replace(DATASET, drawn=False))
-    sound = render(str(model_card(_with(model, harmless), SCORES, "emosem-single")))
+    sound = render(str(card_of(_with(model, harmless), SCORES, "emosem-single")))
     assert "<script" not in page and "<a " not in page and "<img" not in page
     for tag in ("<h1>", "<h2>", "<hr", "<code>", "<em>", "<table>"):
         assert page.count(tag) == sound.count(tag), tag
@@ -361,5 +367,5 @@ def test_the_encoders_are_those_of_the_features(tmp_path: Path, monkeypatch: pyt
         language_model=language_model,
         validation={},
     )
-    assert found.sam == SamSeen("vit_b", "ab", "int8", "bf16")
-    assert found.clip == ClipSeen("ViT-B-16", "cd", "float32", "clip")
+    assert found.sam == SamProvenance("vit_b", "ab", "int8", "bf16")
+    assert found.clip == ClipProvenance("ViT-B-16", "cd", "float32", "clip")

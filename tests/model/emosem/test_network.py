@@ -9,7 +9,7 @@ from torch import nn
 
 from model.emosem.config import EmoSEMConfig
 from model.emosem.network import EmoSEM, build_emosem
-from model.emosem.pretrained import load_sam_decoder, new_model
+from model.emosem.pretrained import build_pretrained, load_sam_decoder
 from pipeline.common.errors import UserError
 from tests.worlds import trained_shards
 
@@ -193,7 +193,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def pretrained(parts: tuple[Path, Path], paradigm: str = "single", prefix: str = "mask+prompt") -> EmoSEM:
-    return new_model(
+    return build_pretrained(
         *parts,
         paradigm=paradigm,  # type: ignore[arg-type]
         prefix=prefix,  # type: ignore[arg-type]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cli import app
-from model.label_card.card import card_text, make_card
+from model.label_card.card import make_card
+from model.label_card.page import card_text
 from model.label_card.sweep import LabelCardParams, level_ious, recipes
 from model.metrics.segmentation import scaled, score_maps
 from model.metrics.thresholds import grid, sweep_ious

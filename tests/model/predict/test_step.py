@@ -10,7 +10,7 @@ import torch
 
 from model.data.cached_features import read_features
 from model.emosem.network import EmoSEM
-from model.emosem.pretrained import new_model
+from model.emosem.pretrained import build_pretrained
 from model.predict import step as module
 from model.predict.answer import PredictParams
 from model.predict.step import other_emotions, predict_items, predict_queries
@@ -27,7 +27,7 @@ PARAMS = PredictParams(batch=3, max_new_tokens=8)
 
 def save_model(parts: tuple[Path, Path], folder: Path, paradigm: str, prefix: str) -> EmoSEM:
     torch.manual_seed(1)
-    model = new_model(
+    model = build_pretrained(
         *parts,
         paradigm=paradigm,  # type: ignore[arg-type]
         prefix=prefix,  # type: ignore[arg-type]

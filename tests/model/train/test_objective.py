@@ -24,7 +24,7 @@ from model.emosem.losses import IGNORE
 from model.train.objective import forward, losses_of, new_objective
 from model.train.params import TrainParams
 from model.train.schedule import MicroBatch, new_optimisation
-from model.train.train import _step, new_accelerator, new_samples, start_model
+from model.train.train import _step, initial_model, new_accelerator, new_samples
 from pipeline.backbones.sam import build_sam
 from pipeline.reader.index import Index
 from tests.worlds import trained_shards
@@ -46,7 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Path, Path]:
 def new(world: tuple[Index, Path, Path], params: TrainParams) -> tuple[Any, Samples]:
     torch.manual_seed(0)
     index, sam, language_model = world
-    model = start_model(index, params, sam, language_model)
+    model = initial_model(index, params, sam, language_model)
     return model, new_samples(index, "train", model, params)
 
 

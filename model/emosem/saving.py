@@ -1,0 +1,93 @@
+"""EmoSEM to a folder and back: model.safetensors, tokenizer files, config.json, and README.md for the hub."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import ModelCard, ModelHubMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from model.emosem.captioner import Captioner
+from model.emosem.config import EmoSEMConfig, read_config
+from model.emosem.hub import download, is_on_hub
+from model.emosem.model_card import CardScores, model_card
+from model.emosem.provenance import Provenance
+from pipeline.common.errors import UserError
+from pipeline.common.files import write_bytes, write_json
+from pipeline.common.fingerprint import as_json
+
+
+class SavedModel(nn.Module, ModelHubMixin):
+    """What `EmoSEM` needs to be saved and loaded.
+
+    ``save_pretrained(folder)`` and ``push_to_hub("owner/name")`` are huggingface_hub's; both take
+    ``model_card_kwargs={"scores": CardScores(...)}``.
+    """
+
+    config: EmoSEMConfig
+    captioner: Captioner
+    tokenizer: PreTrainedTokenizerBase | None = None
+    """Of the language model; saved and loaded with the weights."""
+    provenance: Provenance | None = None
+    """What it was trained on; saved and loaded with the weights."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write weights, tokenizer and config.json, each atomically, the config last: with it all is there.
+
+        `ModelHubMixin.save_pretrained` has removed an older config.json before, and writes the card after.
+        """
+        (save_directory / "README.md").unlink(missing_ok=True)
+        state = {
+            name: tensor.cpu().contiguous()
+            for name, tensor in self.state_dict().items()
+            if name not in self._tied()
+        }
+        write_bytes(save_directory / "model.safetensors", save(state))
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(save_directory)
+        provenance = {"about": as_json(self.provenance)} if self.provenance else {}
+        write_json(save_directory / "config.json", as_json(self.config) | provenance)
+
+    def generate_model_card(self, scores: CardScores | None = None, **_: Any) -> ModelCard:
+        """README.md of a saved model; see `model_card`."""
+        count = sum(p.numel() for p in self.parameters())
+        return model_card(self.config, self.provenance, count, scores)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the device is what our callers say second
+        cls, folder: str | Path, device: str = "cpu", **hub: Any
+    ) -> Self:
+        """A saved model in eval mode.
+
+        Args:
+            folder: where it was saved. A str "owner/name" that is no path here is a model on the Hugging
+                Face hub, which is asked; a `Path` never is.
+            device: torch device name.
+            hub: keywords of `huggingface_hub.snapshot_download`: revision, token, cache_dir ...
+
+        Raises:
+            UserError: nothing there, or no model.
+        """
+        path = download(str(folder), hub) if is_on_hub(folder) else Path(folder)
+        config, provenance = read_config(path)
+        weights = path / "model.safetensors"
+        try:
+            state = load_file(weights)
+            model = cls(config)
+            missing, extra = model.load_state_dict(state, strict=False)
+        except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"{path} holds no trained model that can be read: {error}") from None
+        if set(missing) - model._tied() or extra:
+            raise UserError(f"{weights} lacks {missing} and has unknown {extra}")
+        model.captioner.gpt2.tie_weights()
+        if (path / "tokenizer.json").is_file():
+            model.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model.provenance = provenance
+        return model.to(device).eval()
+
+    def _tied(self) -> set[str]:
+        """Weights stored under another name: GPT-2's output layer is its word embedding, unless untied."""
+        tied = self.config.language_model.get("tie_word_embeddings", True)
+        return {"captioner.gpt2.lm_head.weight"} if tied else set()
