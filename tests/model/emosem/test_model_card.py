@@ -305,7 +305,7 @@ def test_escaped_text_reads_as_it_was(text: str) -> None:
 
 def _with(model: EmoSEM, about: Provenance | None) -> Any:
     """What a card is written of."""
-    return type("Model", (), {"about": about, "config": model.config, "parameters": model.parameters})
+    return type("Model", (), {"provenance": about, "config": model.config, "parameters": model.parameters})
 
 
 # ---- the account ----------------------------------------------------------------------------------------
