@@ -1,35 +1,51 @@
 # Each target makes its own .venv when there is none; nothing but python3 and make is needed.
+# Versions are those of constraints.txt; `make LOCK= test` takes the newest that pyproject.toml allows.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCK ?= constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),-c $(LOCK))
 export HF_HUB_OFFLINE := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test lint bench ablations
+.PHONY: repro test test-newest lint lock bench ablations
 
-repro: .venv/installed
+repro: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@echo "report: $(CURDIR)/report/index.html"
 
-test: .venv/installed-dev
+test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
-lint: .venv/installed-dev
+test-newest:
+	$(MAKE) VENV=.venv-newest LOCK= test
+
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed
+# A fresh resolve of pyproject.toml: takes minutes and several GB, and shows in git what it changed.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	.venv-lock/bin/python -m pip freeze --all --exclude-editable | .venv-lock/bin/python .ci/lock.py > constraints.new
+	mv constraints.new constraints.txt
+	rm -rf .venv-lock
+
+bench: $(VENV)/installed
 	$(BIN)/python cli.py bench factory
 	$(BIN)/python cli.py bench train
 
-ablations: .venv/installed
+ablations: $(VENV)/installed
 	$(BIN)/python cli.py ablations
 
-.venv/installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+$(VENV)/installed: pyproject.toml $(LOCK)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
 	touch $@
 
-.venv/installed-dev: pyproject.toml .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+$(VENV)/installed-dev: pyproject.toml $(LOCK) $(VENV)/installed
+	$(PIP) -e ".[dev]"
 	touch $@
