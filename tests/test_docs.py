@@ -49,7 +49,7 @@ def test_commands_and_modules_exist(page: str) -> None:
     import cli
 
     known = set(get_command(cli.app).commands)  # type: ignore[attr-defined]
-    assert {name for name in re.findall(r"python cli\.py ([a-z][\w-]*)", TEXT[page])} <= known
+    assert set(re.findall(r"python cli\.py ([a-z][\w-]*)", TEXT[page])) <= known
     for module in re.findall(r"python -m ((?:stages|tests)[\w.]*\w)", TEXT[page]):
         path = ROOT.joinpath(*module.split("."))
         assert module.endswith(".X") or path.with_suffix(".py").is_file(), module
@@ -65,9 +65,7 @@ def test_the_map_names_every_room() -> None:
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page, text in TEXT.items():
-        assert set(re.findall(r"\bmake ([a-z][\w-]*)\b(?=[`\s]*(?:#|$|`))", text, re.MULTILINE)) <= targets, (
-            page
-        )
+        assert set(re.findall(r"(?:`|^ *)make ([a-z][\w-]*)", text, re.MULTILINE)) <= targets, page
 
 
 def test_the_lock_pins_every_dependency_within_its_range() -> None:
