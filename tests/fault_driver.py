@@ -14,16 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.progress import ShardProgress
 from pipeline.common.tars import write_tar
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.outcome import ShardOutcome
+from pipeline.parallel.shard_result import ShardResult
 
 STEPS = ("utterances", "regions", "similarity", "masks", "features", "shards")
 FILE_OPERATIONS = ("sample", "open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "tempfile.mkstemp")
 """Audit events of what a killed writer could leave half-done; "sample" is our own, within a tar."""
 
 
-def stand_in(shard: int) -> ShardOutcome:
+def stand_in(shard: int, _progress: ShardProgress) -> ShardResult:
     """A shard whose tar takes a while, in file operations, to write."""
 
     def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -32,7 +33,7 @@ def stand_in(shard: int) -> ShardOutcome:
             yield f"{shard}-{number}", {"bin": bytes([shard]) * 20_000}
 
     write_tar(Path("data/stand-in") / f"{shard:06d}.tar", samples())
-    return ShardOutcome(2)
+    return ShardResult(2)
 
 
 def run_step(step: str) -> None:

@@ -1,7 +1,7 @@
 """How far a step is, on stderr: a line per shard, lines within long shards, a warning when it crawls.
 
-A step says `tick()` after each artwork and `running_on(device)` when it has chosen one. In this process that
-is shown at once; a Dask worker only remembers it, and `parallel` asks for it now and then.
+The process that makes a shard counts its artworks in a `ShardProgress`. In the step's own process every count
+reaches the `ShardMeter` at once; the count of a Dask worker is fetched now and then.
 """
 
 import sys
@@ -15,44 +15,78 @@ SLOW = 2.0
 LONG = 900.0
 """Seconds left above which that is worth a warning."""
 
-_ticks = 0
-_device = ""
-_listener: Callable[[int, str], None] | None = None
+
+class ShardProgress:
+    """Artworks of one shard that are through, and the device that they are computed on.
+
+    Args:
+        on_change: called with both after every artwork, or nobody.
+    """
+
+    def __init__(self, on_change: Callable[[int, str], None] | None = None) -> None:
+        self.artworks, self.device = 0, ""
+        self._on_change = on_change
+
+    def add(self, artworks: int = 1) -> None:
+        """The shard is so many artworks further."""
+        self.artworks += artworks
+        if self._on_change is not None:
+            self._on_change(self.artworks, self.device)
+
+    def running_on(self, device: str) -> None:
+        """The shard is computed on this device, e.g. "cpu" or "cuda"."""
+        self.device = device
 
 
-def tick(artworks: int = 1) -> None:
-    """Say that the shard at hand is so many artworks further."""
-    global _ticks  # noqa: PLW0603 - a counter of this process, as there is one shard at a time in it
-    _ticks += artworks
-    if _listener is not None:
-        _listener(_ticks, _device)
+class Meter:
+    """Items done of a total, with rate and time left: a line now and then, and at the end.
+
+    Args:
+        step: name shown with the lines.
+        total: items to do, or None when it is not known.
+        skipped: items that are done already.
+        unit: what an item is.
+        clock: seconds, from any zero.
+    """
+
+    def __init__(
+        self,
+        step: str,
+        total: int | None,
+        skipped: int = 0,
+        unit: str = "picture",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.step, self.total, self.unit, self.clock = step, total, unit, clock
+        self.done = 0
+        self.start = self.shown = clock()
+        if skipped:
+            self._say(f"{skipped} {unit}(s) already done, {total} to do")
+
+    def add(self, items: int = 1) -> None:
+        """So many more are done; shown when the last line is a while ago, and at the end."""
+        self.done += items
+        if self._due() or (self.total is not None and self.done >= self.total):
+            self.shown = self.clock()
+            left = self._seconds_left(self.done)
+            of_total = "" if self.total is None else f"/{self.total:,}"
+            self._say(f"{self.done:,}{of_total} {self.unit}s, {self._rate(self.done):.1f}/s{_left(left)}")
+
+    def _due(self) -> bool:
+        return self.clock() - self.shown >= INTERVAL
+
+    def _rate(self, done: int) -> float:
+        return done / max(self.clock() - self.start, 1e-9)
+
+    def _seconds_left(self, done: int) -> float | None:
+        return max(self.total - done, 0) / self._rate(done) if self.total and done else None
+
+    def _say(self, text: str) -> None:
+        print(f"{self.step}: {text}", file=sys.stderr, flush=True)
 
 
-def running_on(device: str) -> None:
-    """Say which device this process computes on, e.g. "cpu" or "cuda"."""
-    global _device  # noqa: PLW0603
-    _device = device
-
-
-def start_shard() -> None:
-    """Begin to count anew."""
-    global _ticks  # noqa: PLW0603
-    _ticks = 0
-
-
-def seen() -> tuple[int, str]:
-    """Artworks of the shard at hand that are through, and the device."""
-    return _ticks, _device
-
-
-def listen(listener: Callable[[int, str], None] | None) -> None:
-    """Call `listener(artworks of this shard, device)` at every tick of this process, or nobody."""
-    global _listener  # noqa: PLW0603
-    _listener = listener
-
-
-class Progress:
-    """Progress of one step.
+class ShardMeter(Meter):
+    """Progress of a step that works shard by shard.
 
     Args:
         step: its name.
@@ -70,91 +104,51 @@ class Progress:
         skipped: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.step, self.shards, self.artworks, self.clock = step, shards, artworks, clock
-        self.shards_done = self.artworks_done = 0
-        self.start = self.shown = clock()
+        super().__init__(step, artworks, unit="artwork", clock=clock)
+        self.shards = shards
+        self.shards_done = 0
         self.introduced = False
         if skipped:
-            _say(self.step, f"{skipped} shard(s) already done, {shards} to do")
+            self._say(f"{skipped} shard(s) already done, {shards} to do")
 
     def finish(self, artworks: int) -> None:
         """One more shard is done, with so many artworks."""
         self.shards_done += 1
-        self.artworks_done += artworks
-        self._show(0)
+        self.done += artworks
+        self._show(self.done)
 
     def update(self, artworks: int, device: str) -> None:
         """So many artworks of unfinished shards are through; shown when the last line is a while ago."""
-        if self.clock() - self.shown >= INTERVAL:
-            self._show(artworks)
+        if self._due():
+            self._show(self.done + artworks)
             if device and not self.introduced:
                 self.introduced = True
-                self._introduce(artworks, device)
+                self._introduce(self.done + artworks, device)
 
-    def _show(self, partial: int) -> None:
+    def _show(self, done: int) -> None:
         self.shown = self.clock()
-        left = self._seconds_left(partial)
-        _say(
-            self.step,
-            f"shard {self.shards_done}/{self.shards}, {self.artworks_done + partial} artworks, "
-            f"{self._rate(partial):.1f}/s" + (f", {duration(left)} left" if left is not None else ""),
-        )
+        left = _left(self._seconds_left(done))
+        self._say(f"shard {self.shards_done}/{self.shards}, {done} artworks, {self._rate(done):.1f}/s{left}")
 
-    def _introduce(self, partial: int, device: str) -> None:
+    def _introduce(self, done: int, device: str) -> None:
         """Once: the device, and a warning when it will take very long and no GPU is at work."""
-        _say(self.step, f"on {device}")
-        left = self._seconds_left(partial)
-        if device.startswith("cpu") and self._rate(partial) < SLOW and (left is None or left > LONG):
-            _say(
-                self.step,
-                f"WARNING: {self._rate(partial):.2f} artworks/s, because no GPU is used: torch sees none, or "
-                "backbones.device says cpu. docs/cluster.md tells how to use a GPU, several, or a cluster",
+        self._say(f"on {device}")
+        left = self._seconds_left(done)
+        if device.startswith("cpu") and self._rate(done) < SLOW and (left is None or left > LONG):
+            self._say(
+                f"WARNING: {self._rate(done):.2f} artworks/s, because no GPU is used: torch sees none, or "
+                "backbones.device says cpu. docs/cluster.md tells how to use a GPU, several, or a cluster"
             )
 
-    def _rate(self, partial: int) -> float:
-        return (self.artworks_done + partial) / max(self.clock() - self.start, 1e-9)
-
-    def _seconds_left(self, partial: int) -> float | None:
-        if self.artworks and self.artworks_done + partial:
-            return max(self.artworks - self.artworks_done - partial, 0) / self._rate(partial)
-        if self.shards_done:
+    def _seconds_left(self, done: int) -> float | None:
+        by_artworks = super()._seconds_left(done)
+        if by_artworks is None and self.shards_done:
             return (self.clock() - self.start) / self.shards_done * (self.shards - self.shards_done)
-        return None
+        return by_artworks
 
 
-class Meter:
-    """Progress through pictures outside of any shard: how many, rate and time left, now and then.
-
-    Args:
-        step: name shown with the lines.
-        pictures: how many are to do.
-        skipped: pictures that are done already.
-        clock: seconds, from any zero.
-    """
-
-    def __init__(
-        self, step: str, pictures: int, skipped: int = 0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.step, self.pictures, self.clock = step, pictures, clock
-        self.done = 0
-        self.start = self.shown = clock()
-        if skipped:
-            _say(step, f"{skipped} picture(s) already done, {pictures} to do")
-
-    def add(self, pictures: int = 1) -> None:
-        """So many more are done; shown when the last line is a while ago, and at the end."""
-        self.done += pictures
-        now = self.clock()
-        if now - self.shown < INTERVAL and self.done < self.pictures:
-            return
-        self.shown = now
-        rate = self.done / max(now - self.start, 1e-9)
-        left = duration((self.pictures - self.done) / rate)
-        _say(self.step, f"{self.done:,}/{self.pictures:,} pictures, {rate:.1f}/s, {left} left")
-
-
-def _say(step: str, text: str) -> None:
-    print(f"{step}: {text}", file=sys.stderr, flush=True)
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f", {duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:

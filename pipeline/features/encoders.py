@@ -12,7 +12,6 @@ from pipeline.backbones.clip import Clip, load_clip
 from pipeline.backbones.crops import resize
 from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.sam import SamEncoder
-from pipeline.common import progress
 from pipeline.features.params import FeaturesParams
 
 
@@ -106,9 +105,7 @@ class Encoders:
 @functools.lru_cache(maxsize=1)
 def load_encoders(params: FeaturesParams, backbones: BackbonesParams) -> Encoders:
     """One set of encoders per process, however many shards it works on."""
-    encoders = Encoders(params, backbones)
-    progress.running_on(encoders.device)
-    return encoders
+    return Encoders(params, backbones)
 
 
 def quantise(grids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

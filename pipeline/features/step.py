@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 from pipeline.backbones import decode_ahead
 from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.weight_hashes import verify_weights
-from pipeline.common import progress
 from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
+from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import shard_stem
 from pipeline.common.tables import file_size, read_artworks
 from pipeline.common.tars import npy_bytes, write_tar
@@ -37,8 +37,8 @@ from pipeline.features.encoders import Encoders, Prepared, load_encoders
 from pipeline.features.params import FeaturesParams
 from pipeline.features.size_estimate import announce_size, bytes_per_artwork
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.outcome import ShardOutcome
-from pipeline.parallel.shard_folder import is_done
+from pipeline.parallel.shard_folder import ShardFolder
+from pipeline.parallel.shard_result import ShardResult
 from pipeline.releases.wikiart import BadImage
 
 DECODERS = 8
@@ -61,7 +61,7 @@ def build_features(
     wanted = feature_jobs(paths, params, backbones)
     works = _artworks_by_shard(paths)
     out = paths.step("features")
-    todo = [shard for shard in wanted if not is_done(out, shard, wanted[shard])]
+    todo = ShardFolder(out, wanted).to_do()
     if todo:
         rows = [row for shard in todo for row in works[shard]]
         here = parallel.workers == 1 and parallel.scheduler is None
@@ -117,11 +117,12 @@ def _inputs(wikiart: Path, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def encode_shard(
-    shard: int, paths: Paths, params: FeaturesParams, backbones: BackbonesParams
-) -> ShardOutcome:
+    shard: int, progress: ShardProgress, paths: Paths, params: FeaturesParams, backbones: BackbonesParams
+) -> ShardResult:
     """One shard: its pictures are decoded on threads, encoded in batches and streamed into the tar, each
     while the next is on its way."""
     encoders = load_encoders(params, backbones)
+    progress.running_on(encoders.device)
     works = read_artworks(paths, shard)
     rejects: list[tuple[str, str]] = []
 
@@ -132,10 +133,10 @@ def encode_shard(
             for key, arrays, card in encoded:
                 members = {f"{name}.npy": npy_bytes(array) for name, array in arrays.items()}
                 yield key, members | {"json": json.dumps(card, sort_keys=True).encode()}
-                progress.tick()
+                progress.add()
 
     write_tar(paths.step("features") / f"{shard_stem(shard)}.tar", samples())
-    return ShardOutcome(len(works) - len(rejects), rejects)
+    return ShardResult(len(works) - len(rejects), rejects)
 
 
 def _readable(

@@ -23,6 +23,7 @@ from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
+from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import REGIONS, SIMILARITY, shard_stem
 from pipeline.common.tables import read_artworks, read_groups, read_regions, shard_file
 from pipeline.common.tars import write_tar
@@ -30,7 +31,7 @@ from pipeline.masks import raster
 from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
 from pipeline.parallel.input_digests import columns_digest, input_digests
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.outcome import ShardOutcome
+from pipeline.parallel.shard_result import ShardResult
 
 AREA_THRESHOLD = 0.35
 """Foreground threshold of the APOLO protocol; `area` in KEY.json is the share of pixels above it."""
@@ -86,14 +87,15 @@ def _check_masks(paths: Paths, shards: Sequence[int]) -> None:
     )
 
 
-def paint_shard(shard: int, paths: Paths, params: MasksParams) -> ShardOutcome:
+def paint_shard(shard: int, progress: ShardProgress, paths: Paths, params: MasksParams) -> ShardResult:
     """One shard: a tar sample per artwork."""
     works = read_artworks(paths, shard)
     rejects: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
     samples = _samples(shard, works, paths, params, rejects, counts)
     write_tar(paths.step("masks") / f"{shard_stem(shard)}.tar", samples)
-    return ShardOutcome(len(works) - len(rejects), rejects, dict(counts))
+    progress.add(len(works))
+    return ShardResult(len(works) - len(rejects), rejects, dict(counts))
 
 
 def _samples(

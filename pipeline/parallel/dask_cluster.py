@@ -6,6 +6,7 @@ worker, by name, so that a worker's death is always the fault of a known shard.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import sys
@@ -15,15 +16,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipeline.common import progress
 from pipeline.common.errors import RunFailed, UserError
-from pipeline.common.progress import Progress
+from pipeline.common.progress import INTERVAL, ShardMeter
 from pipeline.common.schema import shard_stem
-from pipeline.parallel.outcome import FailedShard, Outcomes, ShardOutcome
+from pipeline.parallel.shard_result import FailedShard, Process, Results, ShardResult
 from pipeline.parallel.worker import Ticket
 
-Task = Callable[[int], ShardOutcome | FailedShard]
-"""Shard number -> outcome, on a worker; picklable."""
 POLL = 1.0
 """Seconds after which a dead or a new worker is noticed."""
 CONNECT = 10.0
@@ -139,25 +137,27 @@ def check_workers(client: Any, ticket: Ticket, address: str, timeout: float, ste
             f"{len(problems)} worker(s) of the cluster at {address} cannot be used:\n"
             + "\n".join(f"  {name} {problem}" for name, problem in sorted(problems.items()))
         )
-    while any(client.run(ticket.is_being_served, on_error="ignore").values()):
+    while any(client.run(ticket.progress, on_error="ignore").values()):
         print(f"{step}: waiting for workers that are still at a shard of a run that ended", file=sys.stderr)
         time.sleep(POLL)
 
 
 def run_on_workers(
     client: Any,
-    task: Task,
+    ticket: Ticket,
+    process: Process,
     retries: int,
     timeout: float,
-    meter: Progress,
+    meter: ShardMeter,
     todo: Sequence[int],
     begin: Callable[[int], None],
-) -> Outcomes:
+) -> Results:
     """Give every idle worker a shard and yield what comes back, until nothing is left to do.
 
     Args:
         client: of a cluster that is fit.
-        task: what makes a shard.
+        ticket: the run that the workers were found fit for.
+        process: what makes a shard; picklable.
         retries: times a shard is tried again after its worker died; then it has failed.
         timeout: seconds to wait while there is no worker at all.
         meter: shown how far the workers are.
@@ -168,7 +168,7 @@ def run_on_workers(
         UserError: a worker could not even begin.
         RunFailed: no worker is left, or the scheduler is gone.
     """
-    crew = _Crew(client, meter.step, task)
+    crew = _Crew(client, meter.step, functools.partial(ticket.run, process))
     waiting = deque(todo)
     deaths: Counter[int] = Counter()
     last_seen = last_asked = time.monotonic()
@@ -192,10 +192,12 @@ def run_on_workers(
                 begin(waiting[0])
                 crew.send(address, waiting.popleft())
         yield from crew.collect()
-        if crew.at_work and now - last_asked > progress.INTERVAL / 2:
+        if crew.at_work and now - last_asked > INTERVAL / 2:
             last_asked = now
-            seen = client.run(progress.seen, workers=sorted(crew.busy()), on_error="ignore").values()
-            meter.update(sum(ticks for ticks, _ in seen), next((device for _, device in seen if device), ""))
+            answers = client.run(ticket.progress, workers=sorted(crew.busy()), on_error="ignore").values()
+            at_work = [answer for answer in answers if answer is not None]
+            device = next((device for _, device in at_work if device), "")
+            meter.update(sum(artworks for artworks, _ in at_work), device)
 
 
 def _killed(times: int) -> FailedShard:
@@ -208,7 +210,7 @@ def _killed(times: int) -> FailedShard:
 class _Crew:
     """The workers of a cluster, and the shard that each of them has, at most one."""
 
-    def __init__(self, client: Any, step: str, task: Task) -> None:
+    def __init__(self, client: Any, step: str, task: Callable[[int], ShardResult | FailedShard]) -> None:
         self.client, self.step, self.task = client, step, task
         self.at_work: dict[Any, tuple[int, str]] = {}
 
@@ -245,7 +247,7 @@ class _Crew:
                 gone.append(shard)
         return gone
 
-    def collect(self) -> Outcomes:
+    def collect(self) -> Results:
         """Shards that are through, after waiting a moment for the first."""
         from distributed import wait
 

@@ -1,29 +1,27 @@
 """Maps a function over shards, on this machine or on a Dask cluster."""
 
 import contextlib
-import functools
 import importlib.util
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from pipeline.common import progress
-from pipeline.common.files import check_writable, only_writer, probe_file, remove_stale
+from pipeline.common.errors import RunFailed, UserError
+from pipeline.common.files import probe_file
 from pipeline.common.params import STRICT
-from pipeline.common.progress import Progress
+from pipeline.common.progress import ShardMeter, ShardProgress
+from pipeline.common.schema import shard_stem
 from pipeline.parallel import dask_cluster
-from pipeline.parallel.outcome import Outcomes, Process, Run, ShardOutcome
-from pipeline.parallel.shard_folder import do_shards, has_rejects, is_done, read_sidecar, sweep, totals
+from pipeline.parallel.shard_folder import ShardFolder
+from pipeline.parallel.shard_result import FailedShard, Process, Results
 from pipeline.parallel.worker import CODE, Ticket, attempt
-
-__all__ = ["ParallelParams", "ShardOutcome", "map_shards", "read_sidecar"]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -50,7 +48,7 @@ class ParallelParams:
 def map_shards(
     step: str,
     out: Path,
-    jobs: Mapping[int, str],
+    wanted: Mapping[int, str],
     process: Process,
     params: ParallelParams,
     sizes: Mapping[int, int] | None = None,
@@ -63,70 +61,97 @@ def map_shards(
     Args:
         step: name shown with the progress.
         out: the step's folder; `process` writes its shard there atomically.
-        jobs: shard number -> fingerprint.
-        process: shard number -> outcome; picklable, and free of side effects outside its own shard. It may
-            say `progress.tick()` after each artwork.
+        wanted: shard number -> fingerprint.
+        process: (shard number, progress) -> result; picklable, and free of side effects outside its own
+            shard. It calls ``progress.add()`` after each artwork.
         params: where to run.
         sizes: shard number -> artworks, for the time left.
 
     Returns:
         Counts over all shards, finished earlier or now: shards, done, skipped, kept, rejected, reasons,
-        counts (the sums of `ShardOutcome.counts`).
+        counts (the sums of `ShardResult.counts`).
 
     Raises:
-        UserError: the folder cannot be written to or is in use, the cluster is not fit, or a shard said so.
+        UserError: the folder cannot be written to or is in use, the cluster is not fit, or a shard raised it.
         RunFailed: shards failed, or the disk is full. Finished shards are kept.
     """
-    check_writable(out)
-    with only_writer(out), end_on_sigterm():
-        sweep(out, jobs)
-        todo = [shard for shard in sorted(jobs) if not is_done(out, shard, jobs[shard])]
-        if params.retry_failed:
-            todo = sorted({*todo, *(shard for shard in jobs if has_rejects(out, shard))})
+    folder = ShardFolder(out, wanted)
+    with folder.held(), end_on_sigterm():
+        todo = folder.to_do(params.retry_failed)
         artworks = sum(sizes.get(shard, 0) for shard in todo) if sizes is not None else None
-        meter = Progress(step, len(todo), artworks, skipped=len(jobs) - len(todo))
-        try:
-            with _runner(out, process, params, len(todo), meter) as run:
-                do_shards(out, jobs, todo, run, params.failure_budget, meter)
-        finally:
-            remove_stale(out)  # of workers that died; one that still writes can then do no harm
-        return totals(out, jobs, done=len(todo))
+        meter = ShardMeter(step, len(todo), artworks, skipped=len(wanted) - len(todo))
+        _make(folder, todo, _results(folder, process, params, todo, meter), params.failure_budget, meter)
+        return folder.totals(done=len(todo))
 
 
-@contextlib.contextmanager
-def _runner(
-    out: Path, process: Process, params: ParallelParams, shards: int, meter: Progress
-) -> Iterator[Run]:
-    """What maps shards to outcomes: this process, or a Dask cluster that is ready."""
-    if shards == 0 or (params.scheduler is None and count_workers(params) == 1):
-        progress.listen(meter.update)
-        try:
-            yield functools.partial(_run_here, process)
-        finally:
-            progress.listen(None)
+def _make(folder: ShardFolder, todo: Sequence[int], results: Results, budget: int, meter: ShardMeter) -> None:
+    """Take in results until all shards are done or more than `budget` failed. Raises as `map_shards`."""
+    failures: dict[int, FailedShard] = {}
+    name, shards = folder.out.name, len(folder.wanted)
+    try:
+        with contextlib.closing(results):
+            for shard, result in results:
+                if not isinstance(result, FailedShard):
+                    folder.finish(shard, result)
+                    meter.finish(result.artworks)
+                    continue
+                failures[shard] = result
+                folder.fail(shard, result)
+                if not result.fatal:
+                    print(f"{name}: shard {shard_stem(shard)} failed: {result.reason}", file=sys.stderr)
+                if result.fatal or len(failures) > budget:
+                    break
+    except (KeyboardInterrupt, SystemExit):
+        kept = f"{shards - len(todo) + meter.shards_done} of {shards} shards are done and kept"
+        print(f"{name}: stopped; {kept}, the same command goes on", file=sys.stderr)
+        raise
+    if failures:
+        raise _failure(folder, failures, len(todo) - meter.shards_done, budget)
+
+
+def _failure(
+    folder: ShardFolder, failures: Mapping[int, FailedShard], left: int, budget: int
+) -> UserError | RunFailed:
+    """What the run ends with: how much is done, and why each failed shard failed."""
+    for failed in failures.values():
+        if failed.fatal:
+            return (UserError if failed.fatal == "user" else RunFailed)(failed.reason)
+    shards = len(folder.wanted)
+    lines = [
+        f"{folder.out.name}: {len(failures)} shard(s) failed, {shards - left} of {shards} are done and kept"
+    ]
+    if len(failures) > budget:
+        lines[0] += f"; gave up on the other {left - len(failures)} (parallel.failure_budget is {budget})"
+    for shard, failed in sorted(failures.items()):
+        log = f" (traceback: {folder.log_file(shard)})" if failed.details else ""
+        lines.append(f"  shard {shard_stem(shard)}: {failed.reason}{log}")
+    return RunFailed("\n".join([*lines, "  The same command tries them again and leaves the others alone"]))
+
+
+def _results(
+    folder: ShardFolder, process: Process, params: ParallelParams, todo: Sequence[int], meter: ShardMeter
+) -> Results:
+    """Make the shards in this process, or on a Dask cluster that lasts as long as this generator."""
+    if not todo or (params.scheduler is None and count_workers(params) == 1):
+        for shard in todo:
+            folder.begin(shard)
+            yield shard, attempt(process, shard, ShardProgress(meter.update))
         return
     with contextlib.ExitStack() as stack:
         if params.scheduler is None:
-            workers = min(count_workers(params), shards)
+            workers = min(count_workers(params), len(todo))
             client = stack.enter_context(dask_cluster.local_client(workers, visible_gpus()))
         else:
             client = stack.enter_context(dask_cluster.foreign_client(params.scheduler))
         hint = "" if importlib.util.find_spec("bokeh") else " (which needs bokeh: pip install bokeh)"
         print(f"{meter.step}: Dask dashboard at {client.dashboard_link}{hint}", file=sys.stderr)
-        probe = stack.enter_context(probe_file(out))
-        ticket = Ticket(str(Path.cwd()), str(out), str(probe), CODE if params.scheduler else None)
+        probe = stack.enter_context(probe_file(folder.out))
+        ticket = Ticket(str(Path.cwd()), str(folder.out), str(probe), CODE if params.scheduler else None)
         if params.scheduler is not None:
             dask_cluster.check_workers(client, ticket, params.scheduler, params.worker_timeout, meter.step)
-        task = functools.partial(ticket.run, process)
-        yield functools.partial(
-            dask_cluster.run_on_workers, client, task, params.retries, params.worker_timeout, meter
+        yield from dask_cluster.run_on_workers(
+            client, ticket, process, params.retries, params.worker_timeout, meter, todo, folder.begin
         )
-
-
-def _run_here(process: Process, todo: Sequence[int], begin: Callable[[int], None]) -> Outcomes:
-    for shard in todo:
-        begin(shard)
-        yield shard, attempt(process, shard)
 
 
 def count_workers(params: ParallelParams) -> int:

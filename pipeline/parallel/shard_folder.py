@@ -1,88 +1,118 @@
-"""A step's folder of shards: which are to do, which are done, and the sidecar that says so."""
+"""A step's folder of shards on disk, and the sidecar of each shard that vouches for it."""
 
 import contextlib
 import json
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.errors import RunFailed, UserError
-from pipeline.common.files import remove_stale, write_bytes, write_json
-from pipeline.common.progress import Progress
+from pipeline.common.files import check_writable, only_writer, remove_stale, write_bytes, write_json
 from pipeline.common.schema import shard_stem
-from pipeline.parallel.outcome import FailedShard, Run, ShardOutcome
+from pipeline.parallel.shard_result import FailedShard, ShardResult
 
 
-def do_shards(
-    out: Path, jobs: Mapping[int, str], todo: Sequence[int], run: Run, budget: int, meter: Progress
-) -> None:
-    """Make shards and write their sidecars.
+class ShardFolder:
+    """The shards that a step wants in its folder: which are done, which are to do, and what they count.
+
+    A shard's files are ``000000.*``; beside them lies its sidecar ``000000.json`` with the fingerprint that
+    it was made for, its files' sizes and its counts. The sidecar is written last and removed first, so it
+    never vouches for a shard that is half written. Asking changes nothing; write only while the folder is
+    `held`.
 
     Args:
         out: the step's folder.
-        jobs: shard number -> fingerprint, of all shards.
-        todo: those that are not done.
-        run: where they are made.
-        budget: `ParallelParams.failure_budget`.
-        meter: told of every shard that is done.
-
-    Raises:
-        UserError: a shard said so.
-        RunFailed: some shards failed, or one said that none can go on.
+        wanted: shard number -> today's fingerprint, of all shards.
     """
-    failures: dict[int, FailedShard] = {}
 
-    def begin(shard: int) -> None:
-        # an old sidecar must not vouch for a half-replaced shard; those not yet begun keep theirs
-        sidecar_path(out, shard).unlink(missing_ok=True)
+    def __init__(self, out: Path, wanted: Mapping[int, str]) -> None:
+        self.out, self.wanted = out, wanted
 
-    try:
-        with contextlib.closing(run(todo, begin)) as outcomes:
-            for shard, outcome in outcomes:
-                if isinstance(outcome, ShardOutcome):
-                    write_sidecar(out, shard, jobs[shard], outcome)
-                    _log_file(out, shard).unlink(missing_ok=True)
-                    meter.finish(outcome.artworks)
-                    continue
-                failures[shard] = outcome
-                _note(out, shard, outcome)
-                if outcome.fatal or len(failures) > budget:
-                    break
-    except (KeyboardInterrupt, SystemExit):
-        left = len(todo) - meter.shards_done
-        kept = f"{len(jobs) - left} of {len(jobs)} shards are done and kept"
-        print(f"{out.name}: stopped; {kept}, the same command goes on", file=sys.stderr)
-        raise
-    if failures:
-        _fail(out, failures, len(jobs), len(todo) - meter.shards_done, budget)
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder as its only writer; what no shard of today owns is removed.
 
+        That is shards of an older number of shards, and temporary files: before, those of a killed run, and
+        after, those of workers that died; a worker that still writes then cannot rename its file any more.
+        Raises `UserError` when the folder cannot be written to or another run holds it.
+        """
+        check_writable(self.out)
+        with only_writer(self.out):
+            remove_stale(self.out)
+            known = {shard_stem(shard) for shard in self.wanted}
+            for path in self.out.iterdir():
+                stem = path.name.partition(".")[0]
+                if path.is_file() and stem.isdigit() and stem not in known:
+                    path.unlink()
+            try:
+                yield
+            finally:
+                remove_stale(self.out)
 
-def _log_file(out: Path, shard: int) -> Path:
-    """Where a shard's traceback goes: beside the step's folder, which DVC tracks."""
-    return out.parent / "logs" / f"{out.name}-{shard_stem(shard)}.log"
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard is there for today's fingerprint, and its files are as long as they were then."""
+        sidecar = read_sidecar(self.out, shard) or {}
+        done_for, files = sidecar.get("fingerprint"), sidecar.get("files")
+        return done_for == self.wanted[shard] and files == self._file_sizes(shard)
 
+    def to_do(self, retry_failed: bool = False) -> list[int]:
+        """Shards that are not done, in order; `retry_failed`: and those that had to reject artworks."""
+        return [
+            shard
+            for shard in sorted(self.wanted)
+            if not self.is_done(shard)
+            or (retry_failed and (read_sidecar(self.out, shard) or {}).get("rejects"))
+        ]
 
-def _note(out: Path, shard: int, failed: FailedShard) -> None:
-    if failed.details:
-        write_bytes(_log_file(out, shard), failed.details.encode())
-    if not failed.fatal:
-        print(f"{out.name}: shard {shard_stem(shard)} failed: {failed.reason}", file=sys.stderr)
+    def begin(self, shard: int) -> None:
+        """Take away the sidecar of a shard that is about to be replaced; the others keep theirs."""
+        sidecar_path(self.out, shard).unlink(missing_ok=True)
 
+    def finish(self, shard: int, result: ShardResult) -> None:
+        """Declare a shard done; its files must be in place."""
+        write_json(
+            sidecar_path(self.out, shard),
+            {
+                "fingerprint": self.wanted[shard],
+                "files": self._file_sizes(shard),
+                "kept": result.kept,
+                "rejects": [{"key": key, "reason": reason} for key, reason in result.rejects],
+                "counts": result.counts,
+            },
+        )
+        self.log_file(shard).unlink(missing_ok=True)
 
-def _fail(out: Path, failures: Mapping[int, FailedShard], shards: int, left: int, budget: int) -> None:
-    """Raise what the run ends with: how much is done, and why each failed shard failed."""
-    for failed in failures.values():
-        if failed.fatal:
-            raise (UserError if failed.fatal == "user" else RunFailed)(failed.reason)
-    lines = [f"{out.name}: {len(failures)} shard(s) failed, {shards - left} of {shards} are done and kept"]
-    if len(failures) > budget:
-        lines[0] += f"; gave up on the other {left - len(failures)} (parallel.failure_budget is {budget})"
-    for shard, failed in sorted(failures.items()):
-        log = f" (traceback: {_log_file(out, shard)})" if failed.details else ""
-        lines.append(f"  shard {shard_stem(shard)}: {failed.reason}{log}")
-    raise RunFailed("\n".join([*lines, "  The same command tries them again and leaves the others alone"]))
+    def fail(self, shard: int, failed: FailedShard) -> None:
+        """Keep the traceback of a shard that failed."""
+        if failed.details:
+            write_bytes(self.log_file(shard), failed.details.encode())
+
+    def log_file(self, shard: int) -> Path:
+        """Where a shard's traceback goes: beside the step's folder, which DVC tracks."""
+        return self.out.parent / "logs" / f"{self.out.name}-{shard_stem(shard)}.log"
+
+    def totals(self, done: int) -> dict[str, Any]:
+        """Counts over all shards, `done` of which this run made: what goes into the step's metrics."""
+        sidecars = [read_sidecar(self.out, shard) or {} for shard in self.wanted]
+        reasons = Counter(reject["reason"] for sidecar in sidecars for reject in sidecar.get("rejects", ()))
+        counts: Counter[str] = Counter()
+        for sidecar in sidecars:
+            counts.update(sidecar.get("counts", {}))
+        return {
+            "shards": len(self.wanted),
+            "done": done,
+            "skipped": len(self.wanted) - done,
+            "kept": sum(sidecar.get("kept", 0) for sidecar in sidecars),
+            "rejected": sum(reasons.values()),
+            "reasons": dict(sorted(reasons.items())),
+            "counts": dict(sorted(counts.items())),
+        }
+
+    def _file_sizes(self, shard: int) -> dict[str, int]:
+        """Name -> bytes of a shard's files, the sidecar itself left out."""
+        sidecar = sidecar_path(self.out, shard)
+        files = [path for path in self.out.glob(f"{shard_stem(shard)}.*") if path != sidecar]
+        return {path.name: path.stat().st_size for path in sorted(files)}
 
 
 def sidecar_path(out: Path, shard: int) -> Path:
@@ -97,63 +127,3 @@ def read_sidecar(out: Path, shard: int) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return sidecar if isinstance(sidecar, dict) else None
-
-
-def write_sidecar(out: Path, shard: int, fingerprint: str, outcome: ShardOutcome) -> None:
-    """Declare a shard finished; its files must be in place."""
-    write_json(
-        sidecar_path(out, shard),
-        {
-            "fingerprint": fingerprint,
-            "files": _file_sizes(out, shard),
-            "kept": outcome.kept,
-            "rejects": [{"key": key, "reason": reason} for key, reason in outcome.rejects],
-            "counts": outcome.counts,
-        },
-    )
-
-
-def is_done(out: Path, shard: int, fingerprint: str) -> bool:
-    """Whether a shard is finished, for today's fingerprint, and its files are as long as they were then."""
-    sidecar = read_sidecar(out, shard) or {}
-    return sidecar.get("fingerprint") == fingerprint and sidecar.get("files") == _file_sizes(out, shard)
-
-
-def has_rejects(out: Path, shard: int) -> bool:
-    """Whether a finished shard had to leave artworks out."""
-    return bool((read_sidecar(out, shard) or {}).get("rejects"))
-
-
-def sweep(out: Path, shards: Iterable[int]) -> None:
-    """Remove what no shard of today owns: shards of an older map, and files of a killed writer."""
-    known = {shard_stem(shard) for shard in shards}
-    remove_stale(out)
-    for path in out.iterdir():
-        stem = path.name.partition(".")[0]
-        if path.is_file() and stem.isdigit() and stem not in known:
-            path.unlink()
-
-
-def totals(out: Path, jobs: Mapping[int, str], done: int) -> dict[str, Any]:
-    """Counts over all shards, `done` of which this run made: what goes into the step's metrics."""
-    sidecars = [read_sidecar(out, shard) or {} for shard in jobs]
-    reasons = Counter(reject["reason"] for sidecar in sidecars for reject in sidecar.get("rejects", ()))
-    counts: Counter[str] = Counter()
-    for sidecar in sidecars:
-        counts.update(sidecar.get("counts", {}))
-    return {
-        "shards": len(jobs),
-        "done": done,
-        "skipped": len(jobs) - done,
-        "kept": sum(sidecar.get("kept", 0) for sidecar in sidecars),
-        "rejected": sum(reasons.values()),
-        "reasons": dict(sorted(reasons.items())),
-        "counts": dict(sorted(counts.items())),
-    }
-
-
-def _file_sizes(out: Path, shard: int) -> dict[str, int]:
-    """Name -> bytes of a shard's files, the sidecar itself left out."""
-    sidecar = sidecar_path(out, shard)
-    files = [path for path in out.glob(f"{shard_stem(shard)}.*") if path != sidecar]
-    return {path.name: path.stat().st_size for path in sorted(files)}

@@ -9,20 +9,19 @@ import os
 import traceback
 from pathlib import Path
 
-from pipeline.common import progress
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.fingerprint import package_version
-from pipeline.parallel.outcome import FailedShard, Process, ShardOutcome
+from pipeline.common.progress import ShardProgress
+from pipeline.parallel.shard_result import FailedShard, Process, ShardResult
 
 CODE = package_version(Path(__file__).parents[1])
 """The pipeline code of this process. Taken at import: a long-lived worker must not pass for a new one."""
 
 
-def attempt(process: Process, shard: int) -> ShardOutcome | FailedShard:
+def attempt(process: Process, shard: int, progress: ShardProgress) -> ShardResult | FailedShard:
     """Make one shard; whatever is raised becomes a `FailedShard`."""
-    progress.start_shard()
     try:
-        return process(shard)
+        return process(shard, progress)
     except UserError as error:
         return FailedShard(str(error), fatal="user")
     except RunFailed as error:
@@ -31,8 +30,9 @@ def attempt(process: Process, shard: int) -> ShardOutcome | FailedShard:
         return FailedShard(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-_writing: set[str] = set()
-"""Folders that this process is writing a shard of."""
+_at_work: dict[str, ShardProgress] = {}
+"""Step folder -> progress of the shard that this process makes there. Of the process, because it is asked
+from outside: a scheduler can call a function in a worker, and that has nothing else to find the shard by."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,21 +63,22 @@ class Ticket:
             return f"may not write to {self.folder}"
         return None
 
-    def is_being_served(self) -> bool:
-        """Whether this process is at a shard of the run's folder."""
-        return str(self.folder) in _writing
+    def progress(self) -> tuple[int, str] | None:
+        """Artworks and device of the shard of this folder that this process is at, or None."""
+        at_work = _at_work.get(str(self.folder))
+        return None if at_work is None else (at_work.artworks, at_work.device)
 
-    def run(self, process: Process, shard: int) -> ShardOutcome | FailedShard:
+    def run(self, process: Process, shard: int) -> ShardResult | FailedShard:
         """Make one shard in the folder of the command."""
         refusal = self.objection()
         if refusal:
             return FailedShard(f"a Dask worker on {os.uname().nodename} {refusal}", fatal="user")
-        _writing.add(str(self.folder))
+        _at_work[str(self.folder)] = progress = ShardProgress()
         try:
             with contextlib.chdir(self.cwd):
-                outcome = attempt(process, shard)
+                result = attempt(process, shard, progress)
         finally:
-            _writing.discard(str(self.folder))
-        if isinstance(outcome, FailedShard) and "CUDA error" in outcome.reason:
+            _at_work.pop(str(self.folder), None)
+        if isinstance(result, FailedShard) and "CUDA error" in result.reason:
             os._exit(1)  # its GPU context is beyond repair; a fresh process tries the shard again
-        return outcome
+        return result

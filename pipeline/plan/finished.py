@@ -10,7 +10,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.schema import shard_of
 from pipeline.features.step import feature_jobs
 from pipeline.masks.step import mask_jobs
-from pipeline.parallel.shard_folder import is_done, sidecar_path
+from pipeline.parallel.shard_folder import ShardFolder, sidecar_path
 from pipeline.plan.timing import Settings
 from pipeline.plan.workload import Counts
 from pipeline.regions.step import region_jobs
@@ -86,4 +86,5 @@ def _kept(out: Path, ready: set[int], jobs: Jobs) -> set[int]:
         today = jobs(there)
     except (UserError, OSError):  # without its weights or file the step could not have made them
         return set()
-    return {shard for shard, fingerprint in today.items() if is_done(out, shard, fingerprint)}
+    folder = ShardFolder(out, today)
+    return {shard for shard in today if folder.is_done(shard)}

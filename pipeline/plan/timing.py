@@ -21,6 +21,7 @@ from pipeline.backbones.decode_ahead import WAITED
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.files import write_bytes, write_parquet
 from pipeline.common.params import Paths, load_params
+from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import REGIONS, SIMILARITY, shard_stem
 from pipeline.common.tables import read_artworks, read_groups, read_regions
 from pipeline.features.params import FeaturesParams
@@ -188,7 +189,7 @@ class _SampleRun:
             "similarity": lambda: build_similarity(self.paths, s.similarity, s.backbones, one),
             "masks": lambda: build_masks(self.paths, s.masks, one),
             # not `build`, which measures a rate of its own first
-            "features": lambda: encode_shard(0, self.paths, s.features, s.backbones),
+            "features": lambda: encode_shard(0, ShardProgress(), self.paths, s.features, s.backbones),
             "shards": lambda: build_shards(self.paths, s.shards),
         }
         builds[step]()

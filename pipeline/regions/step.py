@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.backbones.params import BackbonesParams
-from pipeline.common import progress
 from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
+from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import REGIONS, shard_stem
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.outcome import ShardOutcome
+from pipeline.parallel.shard_result import ShardResult
 from pipeline.regions.params import RegionsParams
 from pipeline.regions.region_row import BoxCounts, Rejected, region_row
 from pipeline.regions.sources.choose import load_source, resolve_source
@@ -81,21 +81,24 @@ def region_jobs(
 
 
 def propose_shard(
-    shard: int, paths: Paths, params: RegionsParams, backbones: BackbonesParams
-) -> ShardOutcome:
+    shard: int, progress: ShardProgress, paths: Paths, params: RegionsParams, backbones: BackbonesParams
+) -> ShardResult:
     """One shard: find the regions of its artworks, sorted by key, and write the table."""
     params = resolve_source(params, paths)
     rows: list[dict[str, Any]] = []
     rejects: list[tuple[str, str]] = []
     counts = BoxCounts()
     works = _artworks(paths, shard)
-    answers = load_source(params.source).regions(works, paths, params, backbones)
+    source = load_source(params.source)
+    if source.detects or params.sam_support:
+        progress.running_on(backbones.torch_device())
+    answers = source.regions(works, paths, params, backbones)
     if params.sam_support:
         from pipeline.regions import box_masks
 
         answers = box_masks.add_masks(answers, works, paths, backbones, params.batch)
     for artwork, found in answers:
-        progress.tick()
+        progress.add()
         if isinstance(found, Rejected):
             _show(found)
             rejects.append((artwork["key"], found.reason))
@@ -105,7 +108,7 @@ def propose_shard(
         counts += boxes
     path = paths.step("regions") / f"{shard_stem(shard)}.parquet"
     write_parquet(path, pa.Table.from_pylist(rows, schema=REGIONS))
-    return ShardOutcome(len(rows), rejects, counts.named())
+    return ShardResult(len(rows), rejects, counts.named())
 
 
 def _show(rejected: Rejected) -> None:

@@ -17,15 +17,15 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.common import progress
 from pipeline.common.code import code_fingerprint
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.params import Paths
+from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import INDEX, shard_stem
-from pipeline.parallel.outcome import ShardOutcome
+from pipeline.parallel.shard_result import ShardResult
 from pipeline.reader.rejections import rejections
 from pipeline.reader.tar_members import FILES, Member, list_members, tar_path
 
@@ -67,23 +67,26 @@ def _stamp(paths: Paths, file: str, shard: int) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def join_shard(shard: int, paths: Paths) -> ShardOutcome:
+def join_shard(shard: int, progress: ShardProgress, paths: Paths) -> ShardResult:
     """Join one pair of tars and keep the result. Raises `UserError` where they do not belong together."""
     members = {f: _by_key(tar_path(paths.step("shards"), f, shard)) for f in FILES}
     keys, rejects = _joined_keys(paths, shard, list(members["features"]), list(members["masks"]))
     with ThreadPoolExecutor(1) as pool:  # both kinds of checksum at once, each on a core of its own
         whole = pool.submit(_tar_checksums, paths, shard)
-        rows = list(_rows(paths, shard, keys, members))
+        rows = []
+        for row in _rows(paths, shard, keys, members):
+            rows.append(row)
+            progress.add()
         files = whole.result()
     table = pa.Table.from_pylist(
         rows, JOINED.with_metadata({"rejects": json.dumps(rejects), "files": json.dumps(files)})
     )
     write_parquet(_kept(paths, shard), table)
-    return ShardOutcome(len(rows), rejects)
+    return ShardResult(len(rows), rejects)
 
 
 def load(paths: Paths, shard: int) -> Joined:
-    """What `process_shard` kept."""
+    """What `join_shard` kept."""
     table = pq.read_table(_kept(paths, shard))
     kept = {name: json.loads(table.schema.metadata[name.encode()]) for name in ("rejects", "files")}
     rejects = [(key, reason) for key, reason in kept["rejects"]]
@@ -135,7 +138,6 @@ def _rows(
                 "art_style": about["art_style"],
                 "areas": [float(about["emotions"][emotion]["area"]) for emotion in emotions],
             }
-            progress.tick()
 
 
 def _read(tar: IO[bytes], member: Member) -> bytes:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
-from pipeline.common.progress import Progress
+from pipeline.common.progress import ShardMeter
 from pipeline.common.schema import INDEX, shard_stem
 from pipeline.reader.tar_members import FILES, Listing, Member, read_listing, tar_path
 
@@ -107,7 +107,7 @@ def verify_shards(folder: Path, threads: int = 2) -> list[Problem]:
     if unknown:
         detail = f"shard {shard_stem(unknown[0])} of {index.name} is not in stats.json; run the shards step"
         return [Problem("index", folder.name, None, None, detail)]
-    meter = Progress("verify", len(recorded), rows.num_rows, skipped=0)
+    meter = ShardMeter("verify", len(recorded), rows.num_rows, skipped=0)
     problems: list[Problem] = []
     with ThreadPoolExecutor(threads) as pool:
         check = partial(_verify_shard, folder, rejected, rows)

@@ -23,17 +23,17 @@ from pipeline.backbones import clip, decode_ahead
 from pipeline.backbones.clip import Clip
 from pipeline.backbones.params import BackbonesParams, ClipParams
 from pipeline.backbones.weight_hashes import verify_weights
-from pipeline.common import progress
 from pipeline.common.code import code_fingerprint
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import STRICT, Paths
+from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import SIMILARITY, shard_stem
 from pipeline.common.tables import Groups, read_artworks, read_groups, read_regions
 from pipeline.parallel.input_digests import columns_digest, input_digests
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.outcome import ShardOutcome
+from pipeline.parallel.shard_result import ShardResult
 from pipeline.releases.wikiart import BadImage
 
 DECODERS = 8
@@ -64,7 +64,6 @@ class SimilarityParams:
 @functools.lru_cache(maxsize=1)
 def _load_clip(params: ClipParams, device: str) -> Clip:
     """One CLIP per process, however many shards it works on."""
-    progress.running_on(device)
     return clip.load_clip(params.name, params.checkpoint, device, precision=params.precision)
 
 
@@ -103,10 +102,12 @@ def similarity_jobs(
 
 
 def compare_shard(
-    shard: int, paths: Paths, params: SimilarityParams, backbones: BackbonesParams
-) -> ShardOutcome:
+    shard: int, progress: ShardProgress, paths: Paths, params: SimilarityParams, backbones: BackbonesParams
+) -> ShardResult:
     """One shard: encode its distinct texts once and its crops in full batches, write the table."""
-    model = _load_clip(backbones.clip, backbones.torch_device())
+    device = backbones.torch_device()
+    progress.running_on(device)
+    model = _load_clip(backbones.clip, device)
     truncated = model.truncated
     groups = read_groups(paths, shard)
     sentences = _sentences(groups, params.utterances)
@@ -123,7 +124,7 @@ def compare_shard(
         for emotion in EMOTIONS:
             if (key, emotion) in texts:
                 scores[key, emotion] = (features @ texts[key, emotion].T).mean(1)
-        progress.tick()
+        progress.add()
     rows = [
         {
             "key": key,
@@ -144,7 +145,7 @@ def compare_shard(
     write_parquet(paths.step("similarity") / f"{shard_stem(shard)}.parquet", table)
     distinct = len({text for group in sentences.values() for text in group})
     counts = {"crops": crops, "texts": distinct, "texts_truncated": model.truncated - truncated}
-    return ShardOutcome(len(works) - len(rejects), rejects, counts)
+    return ShardResult(len(works) - len(rejects), rejects, counts)
 
 
 def _sentences(groups: Groups, how: str) -> dict[tuple[str, str], list[str]]:

@@ -19,7 +19,6 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from pipeline.backbones.params import BackbonesParams, FasterRcnnParams
 from pipeline.backbones.weight_hashes import verify_weights
-from pipeline.common import progress
 from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
@@ -87,7 +86,6 @@ def regions(
     all classes. A batch is padded as torchvision does, which moves boxes near its edges a little.
     """
     device = backbones.torch_device()
-    progress.running_on(device)
     floor, most = min(FLOOR, params.score_threshold), max(100, params.max_detections)
     network = _load(backbones.faster_rcnn, device, floor, most)
     names = OFFICIAL[backbones.faster_rcnn.name].meta["categories"]
@@ -122,4 +120,4 @@ def identity(_paths: Paths, params: RegionsParams, backbones: BackbonesParams) -
     return fingerprint("faster_rcnn", chosen.name, verify_weights(chosen.checkpoint), settings, code)
 
 
-SOURCE = RegionSource(regions, identity)
+SOURCE = RegionSource(regions, identity, detects=True)

@@ -153,4 +153,4 @@ def counts(
     return counted
 
 
-SOURCE = RegionSource(regions, identity, no_file, counts)
+SOURCE = RegionSource(regions, identity, no_file, counts=counts)

@@ -176,4 +176,4 @@ def counts(
     return tsv_file.open_tsv(params.tsv, "tsv", paths).counts(works)
 
 
-SOURCE = RegionSource(regions, identity, no_file, counts)
+SOURCE = RegionSource(regions, identity, no_file, counts=counts)

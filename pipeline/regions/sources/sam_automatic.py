@@ -50,4 +50,4 @@ def identity(_paths: Paths, params: RegionsParams, backbones: BackbonesParams) -
     return fingerprint("sam", *settings, prompted_sam.weights_digest(backbones.sam), code)
 
 
-SOURCE = RegionSource(regions, identity)
+SOURCE = RegionSource(regions, identity, detects=True)

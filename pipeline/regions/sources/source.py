@@ -55,5 +55,7 @@ class RegionSource:
     its weights or file, its code. Called once per run, before any shard; raises `UserError` early."""
     file_of: Callable[[Paths, Artwork], Path | None] = picture_of
     """The file of one artwork whose size tells that it changed; it enters the fingerprint of its shard."""
+    detects: bool = False
+    """Whether it runs a network over the pictures, rather than reading what another program found."""
     counts: Callable[[Sequence[Artwork], Paths, RegionsParams, BackbonesParams], dict[str, int]] = no_counts
     """Further counts of a run over all artworks, for metrics/regions.json."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.weight_hashes import verify_weights
-from pipeline.common import progress
 from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
@@ -42,7 +41,6 @@ def regions(
 ) -> Answers:
     """Yield every artwork with the detector's regions; see `sources.Source`."""
     device = backbones.torch_device()
-    progress.running_on(device)
     model = _load_detector(backbones.vinvl.checkpoint, params, device)
 
     def propose(images: list[np.ndarray]) -> list[Found]:
@@ -92,4 +90,4 @@ def _load_detector(checkpoint: Path, params: RegionsParams, device: str) -> dete
     return detector.load_vinvl(checkpoint, config=detector_config(checkpoint, params), device=device)
 
 
-SOURCE = RegionSource(regions, identity)
+SOURCE = RegionSource(regions, identity, detects=True)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from pipeline.common.progress import Meter, Progress, duration
+from pipeline.common.progress import Meter, ShardMeter, duration
 
 
 def test_progress_tells_rate_time_left_and_a_slow_cpu(capsys: pytest.CaptureFixture) -> None:
     now = [0.0]
-    meter = Progress("regions", shards=4, artworks=8000, skipped=2, clock=lambda: now[0])
+    meter = ShardMeter("regions", shards=4, artworks=8000, skipped=2, clock=lambda: now[0])
     now[0] = 9.0
     meter.update(9, "cpu")
     assert capsys.readouterr().err == "regions: 2 shard(s) already done, 4 to do\n"
@@ -27,7 +27,7 @@ def test_progress_tells_rate_time_left_and_a_slow_cpu(capsys: pytest.CaptureFixt
 
 def test_progress_without_sizes_goes_by_shards(capsys: pytest.CaptureFixture) -> None:
     now = [0.0]
-    meter = Progress("masks", shards=3, artworks=None, skipped=0, clock=lambda: now[0])
+    meter = ShardMeter("masks", shards=3, artworks=None, skipped=0, clock=lambda: now[0])
     now[0] = 30.0
     meter.update(600, "cuda")
     meter.finish(900)

@@ -16,9 +16,10 @@ import torch
 from pipeline.common.errors import UserError
 from pipeline.common.files import probe_file, write_bytes
 from pipeline.common.fingerprint import package_version
+from pipeline.common.progress import ShardProgress
 from pipeline.parallel import map_shards as map_shards_module
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.outcome import ShardOutcome
+from pipeline.parallel.shard_result import ShardResult
 from pipeline.parallel.worker import CODE, Ticket
 from tests.imports import ROOT
 from tests.pipeline.parallel.test_faults import finished, hashes, write_params
@@ -31,16 +32,16 @@ import os, signal, time
 from pathlib import Path
 from pipeline.common.tars import write_tar
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.outcome import ShardOutcome
+from pipeline.parallel.shard_result import ShardResult
 
-def process(shard):
+def process(shard, progress):
     Path("pids", str(os.getpid())).touch()
     def samples():
         for number in range(20):
             time.sleep(0.05 if shard < 2 else 1)
             yield str(number), {"bin": bytes(1000)}
     write_tar(Path("data/x") / f"{shard:06d}.tar", samples())
-    return ShardOutcome(20)
+    return ShardResult(20)
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
@@ -189,8 +190,8 @@ def test_a_cluster_of_others_is_checked_used_and_left_running(
     assert len(finished(there, "features")) > 6
 
 
-def nothing(shard: int) -> ShardOutcome:
-    return ShardOutcome(shard)
+def nothing(shard: int, _progress: ShardProgress) -> ShardResult:
+    return ShardResult(shard)
 
 
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +211,7 @@ def test_objections_name_what_is_wrong(tmp_path: Path) -> None:
     out = tmp_path / "data"
     with probe_file(out) as probe:
         fit = Ticket(str(tmp_path), "data", str(probe.relative_to(tmp_path)), CODE)
-        assert fit.objection() is None and not fit.is_being_served()
+        assert fit.objection() is None and fit.progress() is None
         elsewhere = Ticket("/nowhere", "data", "data/probe", CODE).objection()
         assert elsewhere and elsewhere.startswith("does not see /nowhere/data")
         old = Ticket(fit.cwd, fit.out, fit.probe, "another").objection()
@@ -219,16 +220,17 @@ def test_objections_name_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_worker_knows_which_folder_it_writes_and_works_in_that_of_the_command(tmp_path: Path) -> None:
-    def process(shard: int) -> ShardOutcome:
+    def process(shard: int, progress: ShardProgress) -> ShardResult:
         write_bytes(Path("data/000000.bin"), b"relative to the command's folder")
-        return ShardOutcome(int(ticket.is_being_served()))
+        progress.add(3)
+        return ShardResult(sum(n for n, _ in [ticket.progress() or (0, "")]))
 
     before = Path.cwd()
     with probe_file(tmp_path / "data") as probe:
         ticket = Ticket(str(tmp_path), "data", str(probe), None)
-        assert ticket.run(process, 0) == ShardOutcome(1)
+        assert ticket.run(process, 0) == ShardResult(3)
     assert (tmp_path / "data" / "000000.bin").exists()
-    assert not ticket.is_being_served() and Path.cwd() == before
+    assert ticket.progress() is None and Path.cwd() == before
 
 
 def test_the_slurm_script_of_the_docs_submits_what_the_docs_say(tmp_path: Path) -> None:

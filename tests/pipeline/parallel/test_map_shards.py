@@ -11,28 +11,28 @@ import pytest
 
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import only_writer, write_bytes
-from pipeline.common.progress import Progress
+from pipeline.common.progress import ShardMeter, ShardProgress
 from pipeline.parallel import map_shards as map_shards_module
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.outcome import ShardOutcome
 from pipeline.parallel.shard_folder import read_sidecar
+from pipeline.parallel.shard_result import ShardResult
 
 JOBS = {0: "a", 1: "b", 2: "c"}
 HERE = ParallelParams()
 
 
-def write_shard(out: Path, log: Path, shard: int) -> ShardOutcome:
+def write_shard(out: Path, log: Path, shard: int, progress: ShardProgress) -> ShardResult:
     """Write one shard and leave a mark, so that a test sees what ran."""
     (log / f"{shard}-{uuid.uuid4().hex}").touch()
     write_bytes(out / f"{shard:06d}.tar", b"shard %d" % shard)
     rejects = [("k", "truncated")] if shard == 1 else []
-    return ShardOutcome(kept=2, rejects=rejects, counts={"tokens": shard})
+    return ShardResult(kept=2, rejects=rejects, counts={"tokens": shard})
 
 
-def raise_on_two(error: Exception, out: Path, log: Path, shard: int) -> ShardOutcome:
+def raise_on_two(error: Exception, out: Path, log: Path, shard: int, progress: ShardProgress) -> ShardResult:
     if shard == 2:
         raise error
-    return write_shard(out, log, shard)
+    return write_shard(out, log, shard, progress)
 
 
 class Unpicklable(Exception):  # noqa: N818
@@ -42,16 +42,16 @@ class Unpicklable(Exception):  # noqa: N818
         super().__init__(f"{first} {second}")
 
 
-def raise_unpicklable(out: Path, log: Path, shard: int) -> ShardOutcome:
+def raise_unpicklable(out: Path, log: Path, shard: int, progress: ShardProgress) -> ShardResult:
     if shard == 2:
         raise Unpicklable("no", "way")
-    return write_shard(out, log, shard)
+    return write_shard(out, log, shard, progress)
 
 
-def die(out: Path, log: Path, poison: int, unlucky: int, shard: int) -> ShardOutcome:
+def die(out: Path, log: Path, poison: int, unlucky: int, shard: int, progress: ShardProgress) -> ShardResult:
     """SIGKILL to the own worker: always at `poison`, once at `unlucky`; what a GPU's death says, too."""
     before = sum(shard == done for done in ran(log))
-    outcome = write_shard(out, log, shard)
+    outcome = write_shard(out, log, shard, progress)
     if shard == poison:
         os.kill(os.getpid(), signal.SIGKILL)
     if shard == unlucky and not before:
@@ -59,14 +59,14 @@ def die(out: Path, log: Path, poison: int, unlucky: int, shard: int) -> ShardOut
     return outcome
 
 
-def tell_surroundings(out: Path, log: Path, shard: int) -> ShardOutcome:
+def tell_surroundings(out: Path, log: Path, shard: int, progress: ShardProgress) -> ShardResult:
     """Write the environment, and stay until the other shard has begun, so that two workers are needed."""
     said = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ.get('OMP_NUM_THREADS')}"
     write_bytes(out / f"{shard:06d}.txt", said.encode())
     deadline = time.monotonic() + 60
     while not (out / f"{1 - shard:06d}.txt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    return ShardOutcome(1)
+    return ShardResult(1)
 
 
 @pytest.fixture
@@ -266,15 +266,13 @@ def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatc
 def test_ticks_show_within_a_shard(world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = world
     seen: list[tuple[int, str]] = []
-    monkeypatch.setattr(Progress, "update", lambda self, count, device: seen.append((count, device)))
+    monkeypatch.setattr(ShardMeter, "update", lambda self, count, device: seen.append((count, device)))
 
-    def process(shard: int) -> ShardOutcome:
-        from pipeline.common import progress
-
+    def process(shard: int, progress: ShardProgress) -> ShardResult:
         progress.running_on("cpu")
         for _ in range(shard + 1):
-            progress.tick()
-        return ShardOutcome(shard + 1)
+            progress.add()
+        return ShardResult(shard + 1)
 
     map_shards("x", out, {0: "a", 1: "b"}, process, HERE)
     assert seen == [(1, "cpu"), (1, "cpu"), (2, "cpu")]

@@ -20,6 +20,7 @@ from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.params import Paths
+from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import SIMILARITY, shard_stem
 from pipeline.common.tables import read_artworks, read_groups, read_regions
 from pipeline.parallel.map_shards import ParallelParams
@@ -167,7 +168,7 @@ def test_batches_are_full_and_each_text_is_encoded_once(
     monkeypatch.setattr(Clip, "encode_pixels", see_pixels)
     monkeypatch.setattr(Clip, "encode_text", see_text)
     params = SimilarityParams(batch=7)
-    compare_shard(0, world, params, backbones)
+    compare_shard(0, ShardProgress(), world, params, backbones)
     crops = sum(len(boxes) for boxes, _ in read_regions(world, 0).values())
     assert sizes == [7] * (crops // 7) + [crops % 7] * (crops % 7 > 0)
     groups = read_groups(world, 0).values()
@@ -177,7 +178,7 @@ def test_batches_are_full_and_each_text_is_encoded_once(
 def test_batch_size_changes_float_noise_alone(world: Paths, backbones: BackbonesParams) -> None:
     tables_found = []
     for batch in (1, 5, 1000):
-        compare_shard(0, world, SimilarityParams(batch=batch), backbones)
+        compare_shard(0, ShardProgress(), world, SimilarityParams(batch=batch), backbones)
         tables_found.append(pq.read_table(world.step("similarity") / "000000.parquet").to_pylist())
     for found in tables_found[1:]:
         for row, expected in zip(found, tables_found[0], strict=True):
@@ -236,7 +237,7 @@ def test_only_what_clip_looks_at_costs_its_time(world: Paths, backbones: Backbon
     rewrite(folder / "utterances.parquet", schema.UTTERANCES, split="test", repetition=9)
     assert build_similarity(world, params, backbones, SEQUENTIAL)["skipped"] == 2
     for shard in (0, 1):
-        compare_shard(shard, world, params, backbones)
+        compare_shard(shard, ShardProgress(), world, params, backbones)
     assert {p.name: p.read_bytes() for p in world.step("similarity").iterdir()} == before
 
     today = similarity_jobs(world, params, backbones)
@@ -290,7 +291,7 @@ def test_memory_stays_flat_over_many_shards(world: Paths, backbones: BackbonesPa
     process = psutil.Process()
     seen = []
     for turn in range(40):
-        compare_shard(turn % 2, world, SimilarityParams(batch=8), backbones)
+        compare_shard(turn % 2, ShardProgress(), world, SimilarityParams(batch=8), backbones)
         seen.append(process.memory_info().rss)
     assert seen[-1] - seen[10] < 16 * 2**20
 

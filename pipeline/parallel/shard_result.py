@@ -1,13 +1,15 @@
-"""What one shard's work ends as."""
+"""What the work on one shard ends as."""
 
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Literal
+
+from pipeline.common.progress import ShardProgress
 
 
 @dataclasses.dataclass(frozen=True)
-class ShardOutcome:
-    """What one shard came to: artworks written, (key, reason) of each that could not be, and other counts."""
+class ShardResult:
+    """A shard that is written: artworks kept, (key, reason) of each that was rejected, and other counts."""
 
     kept: int
     rejects: list[tuple[str, str]] = dataclasses.field(default_factory=list)
@@ -20,8 +22,8 @@ class ShardOutcome:
         return self.kept + len(self.rejects)
 
 
-Process = Callable[[int], ShardOutcome]
-"""Shard number -> outcome; writes the shard's files."""
+Process = Callable[[int, ShardProgress], ShardResult]
+"""(Shard number, progress to report to) -> result; writes the shard's files."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,5 @@ class FailedShard:
     """user, run: no other shard would fare better; ends the run as `UserError`, `RunFailed`."""
 
 
-Outcomes = Generator[tuple[int, ShardOutcome | FailedShard], None, None]
-
-
-Run = Callable[[Sequence[int], Callable[[int], None]], Outcomes]
-"""Shards to do, and what to call before each -> their outcomes, in any order."""
+Results = Generator[tuple[int, ShardResult | FailedShard], None, None]
+"""Yields (shard number, result), in any order."""
