@@ -25,6 +25,7 @@ from model.alignment.words import plain_words
 from pipeline.common.emotions import ALL_EMOTIONS, EMOTIONS, POSITIVE, SOMETHING_ELSE, emotion_index
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
+from pipeline.common.machine import torch_device
 from pipeline.common.params import STRICT, Paths
 
 PAD, UNKNOWN = "<pad>", "<unk>"
@@ -76,11 +77,6 @@ class AlignmentParams:
     """auto (the GPU where there is one), cpu, cuda."""
 
 
-def resolve_device(device: str) -> str:
-    """`auto` as cuda where there is a GPU, else cpu."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
 def build_vocabulary(sentences: Sequence[str], min_count: int) -> list[str]:
     """Padding, unknown, then every word seen `min_count` times or more, frequent first, ties by spelling."""
     counts = Counter(word for sentence in sentences for word in plain_words(sentence))
@@ -99,7 +95,7 @@ def train_classifier(
         raise UserError(f"alignment: {len(sentences)} training utterance(s) are too few to learn from")
     vocabulary = build_vocabulary(sentences, params.min_count)
     config = _network_config(len(vocabulary), params)
-    device = torch.device(resolve_device(params.device))
+    device = torch.device(torch_device(params.device, "alignment.device"))
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(params.seed)
@@ -210,6 +206,6 @@ def _read_artemis(params: AlignmentParams) -> tuple[EmotionClassifier, dict[str,
     classifier = load_artemis(
         params.checkpoint, params.vocabulary, params.padding or "zeros", params.max_words
     )
-    classifier.network.to(resolve_device(params.device))
+    classifier.network.to(torch_device(params.device, "alignment.device"))
     files = (("checkpoint", params.checkpoint), ("vocabulary", params.vocabulary))
     return classifier, {f"{name}_sha256": sha256_file(path) for name, path in files}

@@ -23,6 +23,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from pipeline.common.protocol import THRESHOLD
+
 Scaling = Literal["before-resize", "after-resize"]
 Boxes = Literal["components", "single"]
 SPECKLED = 1 / 50
@@ -108,7 +110,7 @@ def foreground(
     map_: np.ndarray,
     height: int,
     width: int,
-    threshold: float = 0.35,
+    threshold: float = THRESHOLD,
     scaling: Scaling = "before-resize",
 ) -> np.ndarray:
     """The pixels that a map calls foreground: bool (height, width), in the label's frame.
@@ -219,7 +221,7 @@ def score_maps(
     maps: Iterable[np.ndarray | None],
     truths: Iterable[np.ndarray],
     *,
-    threshold: float = 0.35,
+    threshold: float = THRESHOLD,
     box_truth: bool = True,
     boxes: Boxes = "components",
     scaling: Scaling = "before-resize",

@@ -14,6 +14,7 @@ from model.data.cached_features import Features, dequantise, stack_sam
 from model.data.frame import Frame
 from model.emosem.captioner import decode_text
 from model.emosem.network import EmoSEM, Segmentation
+from pipeline.common import machine
 from pipeline.common.emotions import emotion_index
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
@@ -38,10 +39,8 @@ class PredictParams:
     """auto (the GPU where there is one), cpu, cuda."""
 
     def torch_device(self) -> str:
-        """The device to run on. Raises `UserError` when a GPU is asked for and absent."""
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"predict.device is {self.device}, but torch sees no GPU; use auto or cpu")
-        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        """See `machine.torch_device`."""
+        return machine.torch_device(self.device, "predict.device")
 
 
 @dataclass(frozen=True)

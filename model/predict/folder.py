@@ -33,12 +33,11 @@ from pipeline.common.errors import RunFailed
 from pipeline.common.files import check_writable, only_writer, remove_stale, write_bytes
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.progress import Meter
+from pipeline.common.protocol import THRESHOLD
 from pipeline.features.encoders import Encoders
 from pipeline.features.params import FeaturesParams
 from pipeline.releases.wikiart import BadImage, read_image
 
-FOREGROUND = 0.35
-"""Share of a map's range above which the overlay draws its outline: APOLO's threshold."""
 THREADS = 8
 """That decode, and as many that write."""
 JOURNAL = ".answers.jsonl"
@@ -202,7 +201,7 @@ def _write(
         name = f"{job.name}_{emotion}"
         files = {
             "map": (out / f"{name}.png", np.rint(probability * 255).astype(np.uint8)),
-            "overlay": (out / f"{name}_overlay.png", lit(image, light, light > FOREGROUND)[..., ::-1]),
+            "overlay": (out / f"{name}_overlay.png", lit(image, light, light > THRESHOLD)[..., ::-1]),
         }
         for file, pixels in files.values():
             write_bytes(file, cv2.imencode(".png", pixels)[1].tobytes())

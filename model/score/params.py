@@ -10,6 +10,7 @@ from model.metrics.thresholds import MAX_STEPS
 from model.score.statistics.bootstrap import StatisticsParams
 from pipeline.backbones.params import ClipParams
 from pipeline.common.params import STRICT
+from pipeline.common.protocol import THRESHOLD
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -18,7 +19,7 @@ class ScoreParams:
 
     split: Literal["val", "test"] = "test"
     """Which APOLO items."""
-    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.35
+    threshold: Annotated[float, Field(ge=0, lt=1)] = THRESHOLD
     """Foreground is above this, after min-max (APOLO: 0.35)."""
     sweep: Annotated[int, Field(gt=1, le=MAX_STEPS)] = 100
     """Each method is also scored at the one of the thresholds k / sweep that the val items like best."""

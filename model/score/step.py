@@ -35,6 +35,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_parquet
 from pipeline.common.fingerprint import as_json
 from pipeline.common.params import Paths
+from pipeline.common.tables import table_file
 from pipeline.releases.apolo import ApoloItem
 
 LISTED = 20
@@ -160,7 +161,7 @@ def find_draws(items: Sequence[ApoloItem], methods: Sequence[Method]) -> dict[st
 def _pictures(paths: Paths, clip: ClipParams, device: str) -> PictureJudge:
     from pipeline.backbones.clip import load_clip
 
-    table = pq.read_table(paths.step("utterances") / "artworks.parquet", columns=["key", "path"])
+    table = pq.read_table(table_file(paths, "artworks"), columns=["key", "path"])
     files = zip(table["key"].to_pylist(), table["path"].to_pylist(), strict=True)
     return PictureJudge(
         load_clip(clip.name, clip.checkpoint, device), {key: paths.wikiart / path for key, path in files}

@@ -8,9 +8,7 @@ from model.emosem.network import EmoSEM
 from model.metrics.segmentation import score_maps
 from model.train.objective import forward, losses_of
 from model.train.params import TrainParams
-
-FOREGROUND = 0.35
-"""A pseudo-mask's foreground is above this, as a prediction's is in APOLO's protocol."""
+from pipeline.common.protocol import THRESHOLD
 
 
 @torch.no_grad()
@@ -35,7 +33,7 @@ def validate(model: EmoSEM, samples: Samples, params: TrainParams, device: torch
         for logits_HW, target_HW, row in zip(logits_QHW, batch.target, batch.rows, strict=True):
             height, width = batch.valid[row].any(1).sum(), batch.valid[row].any(0).sum()
             maps.append(logits_HW[:height, :width].float().sigmoid().cpu().numpy())
-            references.append(target_HW[:height, :width].cpu().numpy() > FOREGROUND)
+            references.append(target_HW[:height, :width].cpu().numpy() > THRESHOLD)
     rates = score_maps(maps, references).rates()
     losses = {name: round(total, 6) for name, total in sums.items()}
     return losses | {name: rates[name] for name in ("seg_pr25", "seg_pr50") if name in rates}

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pydantic
 
-from pipeline.common.errors import UserError
+from pipeline.common import machine
 from pipeline.common.params import STRICT
 
 ClipPrecision = Literal["float32", "bf16", "fp16"]
@@ -70,11 +70,5 @@ class BackbonesParams:
     """auto (the GPU where there is one), cpu, cuda, cuda:1. Never part of a fingerprint."""
 
     def torch_device(self) -> str:
-        """The device to run on, `auto` resolved. Raises `UserError` when a GPU is asked for and absent."""
-        import torch
-
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"backbones.device is {self.device}, but torch sees no GPU; use auto or cpu")
-        return self.device
+        """See `machine.torch_device`."""
+        return machine.torch_device(self.device, "backbones.device")

@@ -5,6 +5,8 @@ import platform
 import shutil
 from pathlib import Path
 
+from pipeline.common.errors import UserError
+
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -15,6 +17,20 @@ def device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} thread(s)"
+
+
+def torch_device(device: str, key: str) -> str:
+    """The torch device to run on, "auto" resolved to the GPU where there is one.
+
+    `key`: the params key that names it. Raises `UserError` when a GPU is asked for and absent.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"{key} is {device}, but torch sees no GPU; use auto or cpu")
+    return device
 
 
 def _processor() -> str:

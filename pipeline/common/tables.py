@@ -29,7 +29,7 @@ def shard_file(paths: Paths, step: str, shard: int) -> Path:
 
 def read_artworks(paths: Paths, shard: int) -> list[dict[str, Any]]:
     """Rows of `schema.ARTWORKS` in a shard, sorted by key; only the shard's part of the file is read."""
-    table = pq.read_table(_table(paths, "artworks"), filters=[("shard", "=", shard)])
+    table = pq.read_table(table_file(paths, "artworks"), filters=[("shard", "=", shard)])
     rows: list[dict[str, Any]] = table.sort_by("key").to_pylist()
     return rows
 
@@ -45,7 +45,7 @@ def read_groups(paths: Paths, shard: int) -> Groups:
         return {}
     near = (pc.field("key") >= keys[0]) & (pc.field("key") <= keys[-1])  # what row groups can be skipped by
     wanted = pc.field("key").isin(keys) & pc.field("emotion").isin(EMOTIONS)
-    table = pq.read_table(_table(paths, "utterances"), filters=near & wanted)
+    table = pq.read_table(table_file(paths, "utterances"), filters=near & wanted)
     groups: Groups = {}
     columns = (table.sort_by("artemis_id")[name].to_pylist() for name in UTTERANCE_COLUMNS)
     for key, emotion, artemis_id, utterance in zip(*columns, strict=True):
@@ -67,7 +67,7 @@ def read_regions(paths: Paths, shard: int) -> dict[str, tuple[np.ndarray, str]]:
     }
 
 
-def _table(paths: Paths, name: str) -> Path:
+def table_file(paths: Paths, name: str) -> Path:
     """The file of a table of the utterances step. Raises `UserError` when it is not there."""
     path = paths.step("utterances") / f"{name}.parquet"
     if not path.is_file():

@@ -26,12 +26,11 @@ from pipeline.backbones import decode_ahead
 from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.code import code_fingerprint
-from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import shard_stem
-from pipeline.common.tables import file_size, read_artworks
+from pipeline.common.tables import file_size, read_artworks, table_file
 from pipeline.common.tars import npy_bytes, write_tar
 from pipeline.features.encoders import Encoders, Prepared, load_encoders
 from pipeline.features.params import FeaturesParams
@@ -101,10 +100,9 @@ def feature_jobs(
 
 def _artworks_by_shard(paths: Paths) -> dict[int, list[dict[str, Any]]]:
     """What features depend on of `schema.ARTWORKS`, sorted by key: not the split, not what people said."""
-    path = paths.step("utterances") / "artworks.parquet"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; run the utterances step first")
-    table = pq.read_table(path, columns=["shard", "key", "path", "width", "height"]).sort_by("key")
+    table = pq.read_table(
+        table_file(paths, "artworks"), columns=["shard", "key", "path", "width", "height"]
+    ).sort_by("key")
     works: dict[int, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         works.setdefault(row["shard"], []).append(row)

@@ -24,6 +24,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
+from pipeline.common.protocol import THRESHOLD
 from pipeline.common.schema import REGIONS, SIMILARITY, shard_stem
 from pipeline.common.tables import read_artworks, read_groups, read_regions, shard_file
 from pipeline.common.tars import write_tar
@@ -33,8 +34,6 @@ from pipeline.parallel.input_digests import columns_digest, input_digests
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
 
-AREA_THRESHOLD = 0.35
-"""Foreground threshold of the APOLO protocol; `area` in KEY.json is the share of pixels above it."""
 DESCRIBED = ("art_style", "painting", "split", "height", "width")
 """Columns of `schema.ARTWORKS` that KEY.json repeats."""
 
@@ -156,7 +155,7 @@ def _members(
     card: dict[str, Any] = {}
     for emotion, values in zip(emotions, maps, strict=True):
         members[f"{emotion}.png"] = raster.png_bytes(values)
-        above = values > int(AREA_THRESHOLD * 255)  # whole numbers, compared as such
+        above = values > int(THRESHOLD * 255)  # whole numbers, compared as such
         card[emotion] = {
             "utterances": emotions[emotion]["utterance"],
             "artemis_ids": emotions[emotion]["artemis_id"],

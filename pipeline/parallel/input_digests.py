@@ -14,7 +14,7 @@ from pipeline.common.emotions import EMOTIONS
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.params import Paths
 from pipeline.common.schema import ARTWORKS, REGIONS, SIMILARITY
-from pipeline.common.tables import UTTERANCE_COLUMNS, _table, file_size, shard_file
+from pipeline.common.tables import UTTERANCE_COLUMNS, file_size, shard_file, table_file
 
 SCHEMAS = {"regions": REGIONS, "similarity": SIMILARITY}
 """Of the tables that a step writes by shard."""
@@ -39,7 +39,7 @@ def input_digests(
 
     Raises `UserError` when the utterances step has not run.
     """
-    works = pq.read_table(_table(paths, "artworks")).to_pandas().sort_values("key")
+    works = pq.read_table(table_file(paths, "artworks")).to_pandas().sort_values("key")
     if shards is not None:
         works = works[works["shard"].isin(list(shards))]
     shard_of = works.set_index("key")["shard"]
@@ -47,7 +47,7 @@ def input_digests(
     seen = works[list(columns)]
     if pictures:
         seen = seen.assign(bytes=[file_size(paths.wikiart / path) for path in works["path"]])
-    said = pq.ParquetFile(_table(paths, "utterances"))
+    said = pq.ParquetFile(table_file(paths, "utterances"))
     for batch in said.iter_batches(
         columns=list(UTTERANCE_COLUMNS)
     ):  # never the whole table: half a million rows

@@ -12,10 +12,8 @@ from pipeline.common.params import Paths
 from pipeline.releases import apolo, artemis
 from pipeline.releases.artemis import Annotation, Reject
 from pipeline.releases.wikiart import BadImage, find
+from pipeline.utterances.splits import assign_splits
 from pipeline.utterances.step import UtterancesParams
-
-_RANK = {split: rank for rank, split in enumerate(("rest", *apolo.SPLITS))}
-"""Of an artwork listed under several splits the last in this order stands, as in the utterances step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +49,8 @@ class _Work:
     """One artwork while it is counted."""
 
     repetition: int = 0
-    split: str = "rest"
+    listed: set[str] = dataclasses.field(default_factory=set)
+    """Splits that APOLO's index files give its rows."""
     said: dict[str, int] = dataclasses.field(default_factory=dict)
     """Emotion -> utterances, the eight."""
     rows: list[Annotation] | None = None
@@ -82,12 +81,17 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
         if work is None:  # some candidates more than asked for: pictures may be missing
             work = works[name] = _Work(rows=[] if len(works) < 4 * sample else None)
         _add(work, row, index)
-    if index is None:
-        _draw_splits(works, params)
+    splits = assign_splits(
+        {name: work.repetition for name, work in works.items()},
+        None if index is None else {name: work.listed for name, work in works.items()},
+        params.fractions,
+        params.split_seed,
+        params.rest_repetition,
+    )
     csv_seconds = time.perf_counter() - start
     sizes = dict(_picture_sizes(paths.wikiart, works))
     found = [work for name, work in works.items() if name in sizes]
-    train = [work for work in found if work.split == "train"]
+    train = [work for name, work in works.items() if name in sizes and splits[name] == "train"]
     chosen = [work.rows for work in found if work.rows][:sample]
     return Counts(
         rows=rows,
@@ -112,18 +116,9 @@ def _add(work: _Work, row: Annotation, index: dict[int, str] | None) -> None:
     if row.emotion in EMOTIONS:
         work.said[row.emotion] = work.said.get(row.emotion, 0) + 1
     if index is not None:
-        split = index.get(row.artemis_id, "rest")
-        work.split = max(work.split, split, key=_RANK.__getitem__)
+        work.listed |= {index[row.artemis_id]} if row.artemis_id in index else set()
     if work.rows is not None:
         work.rows.append(row)
-
-
-def _draw_splits(works: dict[tuple[str, str], _Work], params: UtterancesParams) -> None:
-    """As the utterances step does without APOLO's index files."""
-    repetitions = {name: work.repetition for name, work in works.items()}
-    splits = artemis.split_artworks(repetitions, params.fractions, params.split_seed, params.rest_repetition)
-    for name, work in works.items():
-        work.split = splits[name]
 
 
 def _total(works: list[_Work]) -> int:

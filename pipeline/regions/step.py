@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.code import code_fingerprint
-from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import REGIONS, shard_stem
+from pipeline.common.tables import table_file
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
 from pipeline.regions.params import RegionsParams
@@ -120,11 +120,8 @@ def _show(rejected: Rejected) -> None:
 
 def _artworks(paths: Paths, shard: int | None = None) -> list[dict[str, Any]]:
     """Rows of the artworks table, all or one shard's, sorted by key."""
-    path = paths.step("utterances") / "artworks.parquet"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; run the utterances step first")
     only = None if shard is None else [("shard", "==", shard)]
-    rows: list[dict[str, Any]] = pq.read_table(path, filters=only).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(table_file(paths, "artworks"), filters=only).to_pylist()
     return sorted(rows, key=lambda row: str(row["key"]))
 
 

@@ -39,6 +39,7 @@ from pipeline.releases.wikiart import (
     verify_picture,
 )
 from pipeline.utterances.columns import COLUMNS, Annotations, Artwork, gather
+from pipeline.utterances.splits import assign_splits
 
 AT_ONCE = 512
 """Pictures handed to the threads at a time."""
@@ -122,23 +123,24 @@ def _assign_splits(rows: Annotations, apolo_folder: Path, params: UtterancesPara
     With index files, an artwork takes the strictest split of its rows; one with no row in them goes to rest.
     """
     index = apolo.load_index(apolo_folder)
-    if index is None:
-        repetitions = {name: work.repetition for name, work in rows.works.items()}
-        splits = artemis.split_artworks(
-            repetitions, params.fractions, params.split_seed, params.rest_repetition
-        )
-        for name, work in rows.works.items():
-            work.split = splits[name]
-        return
     listed: dict[int, set[str]] = {}
-    for batch in rows.batches:
+    for batch in rows.batches if index is not None else ():
         for artemis_id, number in zip(
             batch["artemis_id"].to_pylist(), batch["work"].to_pylist(), strict=True
         ):
             if artemis_id in index:
                 listed.setdefault(number, set()).add(index[artemis_id])
-    for work in rows.works.values():
-        work.split = apolo.strictest(listed[work.number]) if work.number in listed else "rest"
+    splits = assign_splits(
+        {name: work.repetition for name, work in rows.works.items()},
+        None
+        if index is None
+        else {name: listed.get(work.number, set()) for name, work in rows.works.items()},
+        params.fractions,
+        params.split_seed,
+        params.rest_repetition,
+    )
+    for name, work in rows.works.items():
+        work.split = splits[name]
 
 
 def _check_pictures(works: list[Artwork], wikiart: Path, params: UtterancesParams) -> None:

@@ -29,6 +29,7 @@ from model.score.statistics.cells import ScoreCell, ScoreCells, read_cells
 from pipeline.common.files import write_bytes, write_json
 from pipeline.common.fingerprint import as_json
 from pipeline.common.params import STRICT, Paths
+from pipeline.common.tables import table_file
 
 DRAWN = 1 << 21
 """Units drawn at a time: some 16 MiB an array."""
@@ -252,7 +253,7 @@ def write_statistics(
     paths: Paths, items: pa.Table, texts: pa.Table, params: StatisticsParams
 ) -> dict[str, Any]:
     """`summarise`, written to metrics/statistics.json and, for people, metrics/statistics.md."""
-    artworks = pq.read_table(paths.step("utterances") / "artworks.parquet", columns=["key", "art_style"])
+    artworks = pq.read_table(table_file(paths, "artworks"), columns=["key", "art_style"])
     styles = dict(zip(artworks["key"].to_pylist(), artworks["art_style"].to_pylist(), strict=True))
     found = summarise(items, texts, styles, params)
     write_json(paths.metrics / "statistics.json", found)
