@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.common.emotions import EMOTIONS
 from pipeline.reader.index import Index
-from pipeline.reader.tar_members import FILES
+from pipeline.reader.tar_paths import FILES
 from pipeline.shards.croissant_card import Described
 
 TEXT = """

@@ -25,9 +25,10 @@ from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.params import Paths
 from pipeline.common.schema import INDEX, shard_stem
+from pipeline.common.tars import Member, list_members
 from pipeline.parallel.outcome import ShardOutcome
 from pipeline.reader.rejections import rejections
-from pipeline.reader.tar_members import FILES, Member, list_members, tar_path
+from pipeline.reader.tar_paths import FILES, tar_path
 
 JOINED = INDEX.append(pa.field("art_style", pa.string())).append(
     pa.field("areas", pa.list_(pa.float64()))  # share of the artwork, one per emotion
@@ -97,7 +98,7 @@ def _kept(paths: Paths, shard: int) -> Path:
 def _by_key(path: Path) -> dict[str, list[Member]]:
     """Members of a tar, grouped by artwork. Raises `UserError` when it is damaged, cut short or unsafe."""
     grouped: dict[str, list[Member]] = {}
-    for member in list_members(path):
+    for member in list_members(path, f"the {path.parent.name} step"):
         grouped.setdefault(member.key, []).append(member)
     return grouped
 

@@ -32,7 +32,7 @@ from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_folder import read_sidecar
 from pipeline.reader.index import Index
 from pipeline.reader.rejections import REJECTING_STEPS, rejections
-from pipeline.reader.tar_members import FILES
+from pipeline.reader.tar_paths import FILES
 from pipeline.shards import croissant_card, hub_card
 from pipeline.shards.join import Joined, cache, join_jobs, join_shard, load
 
