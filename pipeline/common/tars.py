@@ -1,9 +1,9 @@
 """WebDataset tars: written byte-identical on every rerun, and read by one strict parser.
 
-A tar is whole or it is refused: a header with a wrong checksum, a member that reaches beyond the file, a name
-that no step here writes, a name twice, a missing end mark (two blocks of zeros) and bytes after it are each one
-error. `scan_tar` is the parser; it reads headers only. Whether the members' data are those that were written is
-for checksums to decide (`pipeline.shards.verify`).
+A tar is whole or it is refused: every header has its checksum, every member lies within the file, under a
+name that is written here and that no other has; behind the last are the end mark (two blocks of zeros) and
+zeros alone. `scan_tar` is the parser; it reads headers only. Whether the members' data are those that were
+written is for checksums to decide (`pipeline.shards.verify`).
 """
 
 import io

@@ -106,8 +106,8 @@ class Index:
         data = self._mapped(file, shard)
         if offset + size > len(data):
             raise UserError(
-                f"{tar_path(self.folder, file, shard)} ends before {key}.{member}: it is not the one that was "
-                "indexed; run the shards step again"
+                f"{tar_path(self.folder, file, shard)} ends before {key}.{member}, not the indexed tar; "
+                "run the shards step again"
             )
         return memoryview(data)[offset : offset + size]
 
