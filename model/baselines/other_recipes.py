@@ -7,9 +7,10 @@ with its own ``paths.data`` runs the steps up to `masks`, and the items' maps ar
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.maps.map_files import TarMaps, decode_png
-from model.maps.predictions import map_bytes, write_maps
+from model.maps.map_files import decode_png
+from model.maps.prediction_writer import ItemPrediction, write_predictions
 from pipeline.common.errors import UserError
+from pipeline.common.tars import TarMembers
 from pipeline.releases.apolo import ApoloItem
 
 
@@ -22,24 +23,24 @@ def copy_maps(folder: Path, method: str, masks: Path, items: Sequence[ApoloItem]
     tars = sorted(masks.glob("*.tar"))
     if not tars:
         raise UserError(
-            f"baselines.maps: {masks} of {method} holds no masks; run the steps up to masks there, or mend "
-            "the path"
+            f"baselines.maps: {masks} of {method} holds no masks; run the steps up to masks there, or "
+            "correct the path"
         )
     left = {f"{item.key}.{item.emotion}.png": item for item in items}
-    maps: dict[ApoloItem, bytes] = {}
+    predictions: list[ItemPrediction] = []
     broken = 0
     for tar in tars:
-        there = TarMaps([tar])
+        there = TarMembers([tar], "the masks step there")
         found = {name: data for name in left if (data := there.read(name)) is not None}
         for name, data in found.items():
             item = left.pop(name)
             try:
-                maps[item] = map_bytes(decode_png(data))
+                predictions.append(ItemPrediction(item, item.emotion, decode_png(data)))
             except ValueError:
                 broken += 1
-    if not maps:
+    if not predictions:
         raise UserError(
             f"baselines.maps: {masks} of {method} has a map of none of the {len(items)} APOLO items"
         )
-    write_maps(folder, method, maps)
-    return {"items": len(maps), "missing": len(left), "unreadable": broken}
+    write_predictions(folder, {method: predictions})
+    return {"items": len(predictions), "missing": len(left), "unreadable": broken}

@@ -39,5 +39,5 @@ def read_rows(paths: Paths, scaling: Scaling) -> list[Method]:
         if (folder / name / detected_objects.FILE).is_file():
             methods.append(detected_objects.read_objects(name, folder / name / detected_objects.FILE))
         else:
-            methods += read_predictions(folder / name, scaling)
+            methods += read_predictions(folder / name, scaling, "the baselines step")
     return methods

@@ -17,7 +17,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from model.baselines.params import WesdParams
 from model.baselines.wesd_network import CELLS, SIDE, UncorrectedAdamW, Wesd, cells_of, target_of, wesd_loss
-from model.maps.predictions import map_bytes, write_maps
+from model.maps.prediction_writer import ItemPrediction, write_predictions
 from pipeline.common.emotions import EMOTIONS, emotion_index
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
@@ -46,7 +46,8 @@ def run_wesd(folder: Path, index: Index, params: WesdParams, items: Sequence[Apo
     pairs = read_pairs(index, "train")
     model, losses = train_wesd(pairs, params)
     known = [item for item in items if item.key in index]
-    write_maps(folder, NAME, {item: map_bytes(map_) for item, map_ in predict_wesd(model, index, known)})
+    maps = predict_wesd(model, index, known)
+    write_predictions(folder, {NAME: [ItemPrediction(item, item.emotion, map_) for item, map_ in maps]})
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(weights))
     return {

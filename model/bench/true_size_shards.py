@@ -16,10 +16,9 @@ from model.emosem.network import EmoSEM, build_emosem
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.files import write_parquet
 from pipeline.common.schema import INDEX, shard_stem
-from pipeline.common.tars import npy_bytes, write_tar
+from pipeline.common.tars import list_members, npy_bytes, write_tar
 from pipeline.masks import raster
 from pipeline.reader.index import Index
-from pipeline.reader.tar_members import list_members
 
 EMOTIONS_EACH, UTTERANCES_EACH = 3, 2
 """Of an artwork and of its emotions; ArtEmis has 3.1 and 1.6."""

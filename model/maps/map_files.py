@@ -1,15 +1,9 @@
-"""Map files decoded: PNG, NPY, and tars of them."""
+"""Maps decoded from the bytes of ``.png`` and ``.npy`` files."""
 
 import io
-import mmap
-import tarfile
-from collections.abc import Iterable
-from pathlib import Path
 
 import cv2
 import numpy as np
-
-from pipeline.common.errors import UserError
 
 
 def decode_png(data: bytes) -> np.ndarray:
@@ -45,32 +39,3 @@ def decode_npy(data: bytes) -> np.ndarray:
         advice = "; save it as a plain array of numbers" if "pickle" in str(error) else ""
         raise ValueError(f"the file is no plain .npy array ({error}){advice}") from None
     return array.squeeze() if array.ndim > 2 else array
-
-
-class TarMaps:
-    """Bytes of tar members ``KEY.EXT`` by name, read at random. May be shared between threads."""
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._places: dict[str, tuple[mmap.mmap, int, int]] = {}
-        for path in paths:
-            try:
-                with tarfile.open(path, mode="r:") as tar:
-                    found = [(info.name, info.offset_data, info.size) for info in tar]
-                with path.open("rb") as file:
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except FileNotFoundError:
-                raise UserError(f"{path} does not exist; run the step that writes it") from None
-            except (tarfile.TarError, OSError, ValueError) as error:
-                raise UserError(
-                    f"{path} cannot be read ({error}); delete it and run its step again"
-                ) from None
-            for name, offset, size in found:
-                self._places[name] = (mapped, offset, size)
-
-    def read(self, name: str) -> bytes | None:
-        """The member's bytes, or None when no tar has it."""
-        place = self._places.get(name)
-        if place is None:
-            return None
-        mapped, offset, size = place
-        return mapped[offset : offset + size]

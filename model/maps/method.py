@@ -1,7 +1,4 @@
-"""What is scored: a method is a map or a foreground per APOLO item and, for some, explanations.
-
-Also step `predict`'s folders as methods, and maps in the bytes of a ``.npy`` or ``.png`` file.
-"""
+"""What is scored: a method predicts a map or a foreground per APOLO item and, for some, explanations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +26,7 @@ class Method:
     name: str
     answer: MapReader
     finished: bool = False
-    """Whether the answers are finished foregrounds, without a threshold."""
+    """Whether the predictions are finished foregrounds, without a threshold."""
     explanations: Mapping[ItemId, Sequence[str]] = field(default_factory=dict)
     """Drawn texts per item, in the order of their seeds; empty for a method that only segments."""
 
@@ -40,13 +37,10 @@ def item_id(item: ApoloItem) -> ItemId:
 
 
 def scaled_maps(read: Callable[[ApoloItem], np.ndarray | None], scaling: Scaling) -> MapReader:
-    """A reader of maps, (h, w) of any size and range, as a method's answer by the protocol."""
+    """A reader of maps, (h, w) of any size and range, as a method's predictions by the protocol."""
 
     def answer(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
         map_ = read(item)
         return None if map_ is None else scaled(map_, height, width, scaling)
 
     return answer
-
-
-# ---- step `predict` --------------------------------------------------------------------------------

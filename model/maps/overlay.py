@@ -1,4 +1,4 @@
-"""Pictures for pages that people look at: paintings lit where a map says, as ``data:`` URIs.
+"""Overlays of maps on paintings, and pictures as ``data:`` URIs.
 
 All images are uint8 RGB (H, W, 3); masks are bool (H, W); maps are float (h, w) in any range.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 INK, PAPER = (24, 22, 20), (255, 252, 246)
 DIM = 0.38
-"""Brightness left where a map says nothing."""
+"""Brightness left where a map is lowest."""
 
 
 def fit(image: np.ndarray, side: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def unit_map(values: np.ndarray) -> np.ndarray:
-    """A map scaled to [0, 1] by its extremes, float32; a constant map, which says nothing, to 0."""
+    """A map scaled to [0, 1] by its extremes, float32; a constant map to 0."""
     values = np.asarray(values, dtype=np.float32)
     low, high = float(values.min()), float(values.max())
     return np.zeros_like(values) if high <= low else (values - low) / (high - low)
@@ -48,6 +48,11 @@ def lit(image: np.ndarray, light: np.ndarray, foreground: np.ndarray | None = No
     cv2.drawContours(picture, contours, -1, INK, thick + 2, cv2.LINE_AA)
     cv2.drawContours(picture, contours, -1, PAPER, thick, cv2.LINE_AA)
     return picture
+
+
+def overlay(image: np.ndarray, map_: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """The image lit by a map of any size and range, with the map's foreground outlined; see `lit`."""
+    return lit(image, unit_map(map_), foreground)
 
 
 def boxed(image: np.ndarray, boxes: np.ndarray, labels: list[str]) -> np.ndarray:

@@ -34,7 +34,7 @@ class PredictParams:
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """One explanation per item and seed; a text also depends on its artwork and emotion, on nothing else."""
     batch: Annotated[int, Field(gt=0)] = 16
-    """Artworks answered at once; changes speed, and results by float noise only."""
+    """Artworks predicted at once; changes speed, and results by float noise only."""
     device: str = "auto"
     """auto (the GPU where there is one), cpu, cuda."""
 
@@ -45,7 +45,7 @@ class PredictParams:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about one (artwork, emotion)."""
+    """A model's prediction for one (artwork, emotion)."""
 
     probability: np.ndarray
     """float32 (h, w) in [0, 1], the artwork without SAM's padding, at the decoder's resolution."""
@@ -54,7 +54,7 @@ class Prediction:
 
 
 class BatchQuery(NamedTuple):
-    """One question to a batch of artworks."""
+    """One (artwork, emotion) to predict, in a batch of artworks."""
 
     row: int
     """Place of the artwork in the batch."""
@@ -65,51 +65,51 @@ class BatchQuery(NamedTuple):
 
 @torch.no_grad()
 def predict_batch(
-    model: EmoSEM, features: Sequence[Features], asks: Sequence[BatchQuery], params: PredictParams
+    model: EmoSEM, features: Sequence[Features], queries: Sequence[BatchQuery], params: PredictParams
 ) -> list[Prediction]:
-    """Segment and explain all questions about a batch of artworks at once; one prediction per query.
+    """Segment and explain a batch of artworks at once; one prediction per query, in their order.
 
     Args:
         model: in eval mode.
         features: of the artworks, one each.
-        asks: the questions, at least one.
+        queries: at least one.
         params: see `PredictParams`; its `batch` is the caller's business.
     """
     device = next(model.parameters()).device
-    rows = torch.tensor([ask.row for ask in asks], device=device)
+    rows = torch.tensor([query.row for query in queries], device=device)
     codes, scale = stack_sam(features)
     sam = dequantise(codes.to(device), None if scale is None else scale.to(device))
     clip = torch.from_numpy(np.stack([f.clip for f in features])).to(device).float()
-    emotions = torch.tensor([emotion_index(ask.emotion) for ask in asks], device=device)
+    emotions = torch.tensor([emotion_index(query.emotion) for query in queries], device=device)
     found = model.segment(sam, rows, emotions)
-    texts = [_explain(model, found, clip[rows], asks, seed=seed, params=params) for seed in params.seeds]
+    texts = [_explain(model, found, clip[rows], queries, seed=seed, params=params) for seed in params.seeds]
     frame = Frame(model.config.image_size, side=4 * model.config.grid)
-    answers = []
+    predictions = []
     probabilities = found.mask_logits.float().sigmoid().cpu().numpy()
-    for number, ask in enumerate(asks):
-        height, width = frame.valid_size(features[ask.row].input_height, features[ask.row].input_width)
+    for number, query in enumerate(queries):
+        height, width = frame.valid_size(features[query.row].input_height, features[query.row].input_width)
         words = tuple(drawn[number] for drawn in texts)
-        answers.append(Prediction(probabilities[number, :height, :width], words))
-    return answers
+        predictions.append(Prediction(probabilities[number, :height, :width], words))
+    return predictions
 
 
 def _explain(
     model: EmoSEM,
     found: Segmentation,
     visual: Tensor,
-    asks: Sequence[BatchQuery],
+    queries: Sequence[BatchQuery],
     *,
     seed: int,
     params: PredictParams,
 ) -> list[str]:
-    """One explanation per question, from a seed of its own."""
+    """One explanation per query, from a seed of its own. Raises `UserError` for a model without tokenizer."""
     if model.tokenizer is None:
         raise UserError("the model was saved without its tokenizer; it can segment, but not explain")
     rows = model.captioner.generate(
         found.prefix,
         found.prefix_mask,
         visual,
-        [int(fingerprint(seed, ask.key, ask.emotion)[:15], 16) for ask in asks],
+        [int(fingerprint(seed, query.key, query.emotion)[:15], 16) for query in queries],
         max_new_tokens=params.max_new_tokens,
         top_p=params.top_p,
         temperature=params.temperature,

@@ -1,7 +1,7 @@
 """`cli.py look KEY`: everything that is known of one artwork, on one self-contained page.
 
-The picture, its regions, and per emotion the pseudo-mask, the regions that it comes from, what people said,
-the truth where APOLO has it, and what trained models predict. A step that has not run is not on the page.
+The picture, its regions, and per emotion the pseudo-mask, the regions that it comes from, the utterances, the
+truth where APOLO has it, and what trained models predict. A step that has not run is not on the page.
 """
 
 import difflib
@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from model.maps.map_files import TarMaps, decode_npy, decode_png
-from model.maps.overlay import boxed, data_uri, fit, lit, unit_map
+from model.maps.map_files import decode_npy, decode_png
+from model.maps.overlay import boxed, data_uri, fit, lit, overlay
 from model.metrics.segmentation import foreground, foreground_iou
 from model.report.templates import artist_and_title, environment
 from pipeline.common.emotions import ALL_EMOTIONS
@@ -25,6 +25,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
 from pipeline.common.params import Paths
 from pipeline.common.schema import map_name, shard_stem
+from pipeline.common.tars import TarMembers
 from pipeline.reader.rejections import rejections
 from pipeline.releases.apolo import load_items
 from pipeline.releases.apolo_arrays import BadArray, load_truth
@@ -58,7 +59,7 @@ class Section:
     emotion: str
     tiles: list[EmotionTile]
     regions: list[tuple[str, float]]
-    """(label, similarity) of the regions most similar to what was said."""
+    """(label, similarity) of the regions most similar to the utterances."""
     utterances: list[tuple[int, str]]
     """(row of the csv, text)."""
 
@@ -72,7 +73,7 @@ def look(paths: Paths, key: str, out: Path | None = None) -> Path:
         out: the HTML file; ``look/KEY.html`` when None.
 
     Raises:
-        UserError: no such artwork, several of that name, or a picture that cannot be read.
+        UserError: no such artwork, several of that name, a picture that cannot be read, or a damaged tar.
     """
     work = find_artwork(paths, key)
     try:
@@ -81,6 +82,8 @@ def look(paths: Paths, key: str, out: Path | None = None) -> Path:
         raise UserError(f"the picture of {work['key']} cannot be shown: {error}") from None
     artist, title = artist_and_title(work["painting"])
     regions = _one(paths, "regions", work)
+    tar = paths.step("masks") / f"{shard_stem(work['shard'])}.tar"
+    masks = TarMembers([tar] if tar.is_file() else [], "the masks step")
     page = (
         environment()
         .get_template("look_template.html")
@@ -91,9 +94,9 @@ def look(paths: Paths, key: str, out: Path | None = None) -> Path:
             picture=data_uri(fit(original, 2 * SIDE)),
             regions=regions,
             boxes=None if regions is None else _region_picture(original, regions),
-            sections=list(_sections(paths, work, fit(original, SIDE), regions)),
+            sections=list(_sections(paths, work, fit(original, SIDE), regions, masks)),
             rejected=rejections(paths, work["shard"]).get(work["key"]),
-            lineage=_lineage(paths, work),
+            lineage=_lineage(masks, work["key"]),
         )
     )
     out = out or Path("look") / f"{work['key']}.html"
@@ -155,14 +158,16 @@ def _region_picture(original: np.ndarray, regions: dict[str, Any]) -> str:
 
 
 def _sections(
-    paths: Paths, work: dict[str, Any], image: np.ndarray, regions: dict[str, Any] | None
+    paths: Paths,
+    work: dict[str, Any],
+    image: np.ndarray,
+    regions: dict[str, Any] | None,
+    masks: TarMembers,
 ) -> Iterator[Section]:
     """What is known of each emotion, in the order of ArtEmis."""
     key, stem = work["key"], shard_stem(work["shard"])
-    said = _rows(paths.step("utterances") / "utterances.parquet", work)
+    utterances = _rows(paths.step("utterances") / "utterances.parquet", work)
     similar = {r["emotion"]: r["scores"] for r in _rows(paths.step("similarity") / f"{stem}.parquet", work)}
-    tar = paths.step("masks") / f"{stem}.tar"
-    masks = TarMaps([tar] if tar.is_file() else [])
     truths = _truths(paths, work)
     predicted = list(_predictions(paths, work))
     for emotion in ALL_EMOTIONS:
@@ -175,9 +180,9 @@ def _sections(
         for row, map_ in predicted:
             if row["asked_emotion"] == emotion:
                 tiles.append(_tile(row["method"], image, map_, truth, row["explanation"] or ""))
-        words = [(row["artemis_id"], row["utterance"]) for row in said if row["emotion"] == emotion]
-        if tiles or words:
-            yield Section(emotion, tiles, _most_similar(regions, similar.get(emotion)), words)
+        texts = [(row["artemis_id"], row["utterance"]) for row in utterances if row["emotion"] == emotion]
+        if tiles or texts:
+            yield Section(emotion, tiles, _most_similar(regions, similar.get(emotion)), texts)
 
 
 def _tile(
@@ -186,7 +191,7 @@ def _tile(
     height, width = image.shape[:2] if truth is None else truth.shape
     inside = foreground(map_, height, width)
     iou = None if truth is None else foreground_iou(inside, truth)
-    return EmotionTile(caption, data_uri(lit(image, unit_map(map_), inside)), iou, text)
+    return EmotionTile(caption, data_uri(overlay(image, map_, inside)), iou, text)
 
 
 def _most_similar(regions: dict[str, Any] | None, scores: list[float] | None) -> list[tuple[str, float]]:
@@ -198,11 +203,11 @@ def _most_similar(regions: dict[str, Any] | None, scores: list[float] | None) ->
 
 def _truths(paths: Paths, work: dict[str, Any]) -> dict[str, np.ndarray]:
     """APOLO's masks of the artwork by emotion; none where the release is absent or lacks the artwork."""
-    said = paths.step("utterances") / "utterances.parquet"
-    if not said.is_file() or not (paths.apolo / "apolo.json").is_file():
+    utterances = paths.step("utterances") / "utterances.parquet"
+    if not utterances.is_file() or not (paths.apolo / "apolo.json").is_file():
         return {}
     truths = {}
-    for item in load_items(paths.apolo, pq.read_table(said))[0]:
+    for item in load_items(paths.apolo, pq.read_table(utterances))[0]:
         if item.key == work["key"]:
             try:
                 truths[item.emotion] = load_truth(item.map_path)
@@ -212,9 +217,9 @@ def _truths(paths: Paths, work: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _predictions(paths: Paths, work: dict[str, Any]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """(row of predictions.parquet, map) of every method asked for an item's own emotion; its first draw."""
+    """(row of predictions.parquet, map) of every method for an item's own emotion; its first draw."""
     folders = [path.parent for path in paths.step("predict").glob("*/predictions.parquet")]
-    maps = TarMaps(folder / "maps.tar" for folder in folders)
+    maps = TarMembers((folder / "maps.tar" for folder in folders), "the predict step")
     rows = [row for folder in folders for row in _rows(folder / "predictions.parquet", work)]
     seen = set()
     for row in sorted(
@@ -227,10 +232,9 @@ def _predictions(paths: Paths, work: dict[str, Any]) -> Iterator[tuple[dict[str,
             yield row, decode_npy(data)
 
 
-def _lineage(paths: Paths, work: dict[str, Any]) -> str | None:
+def _lineage(masks: TarMembers, key: str) -> str | None:
     """How the pseudo-masks were made, as the masks step recorded it."""
-    tar = paths.step("masks") / f"{shard_stem(work['shard'])}.tar"
-    data = TarMaps([tar]).read(f"{work['key']}.json") if tar.is_file() else None
+    data = masks.read(f"{key}.json")
     if data is None:
         return None
     return json.dumps(json.loads(data).get("lineage", {}), indent=1, sort_keys=True, ensure_ascii=False)

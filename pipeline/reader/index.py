@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline.common.errors import UserError
 from pipeline.common.schema import INDEX
-from pipeline.reader.tar_members import FILES, map_file, tar_path
+from pipeline.common.tars import list_members, map_file
+from pipeline.reader.tar_paths import FILES, tar_path
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class IndexRow:
 class Index:
     """Random access to every member of the shards, by key.
 
-    Several threads may read at once. Memory maps are opened when first read.
+    Several threads may read at once. When a tar is first read, its headers are checked and it is mapped; a
+    damaged one is refused (`UserError`), whichever of its members is wanted.
     """
 
     MAX_OPEN = 256
@@ -51,6 +53,7 @@ class Index:
         self._code = {name: code for code, name in enumerate(self._names)}
         self._offsets, self._sizes = flat.field("offset").to_numpy(), flat.field("size").to_numpy()
         self._maps: OrderedDict[tuple[str, int], mmap.mmap] = OrderedDict()
+        self._sound: set[tuple[str, int]] = set()
         self._opening = threading.Lock()
 
     @classmethod
@@ -93,7 +96,7 @@ class Index:
     def read(self, key: str, member: str) -> bytes:
         """Bytes of a member. `member` is ``sam.npy``, or ``masks/json`` where both tars have one.
 
-        Raises `KeyError` for an unknown key or member, `UserError` when the tar is missing or too short.
+        Raises `KeyError` for an unknown key or member, `UserError` when the tar is missing or damaged.
         """
         return bytes(self.view(key, member))
 
@@ -103,8 +106,8 @@ class Index:
         data = self._mapped(file, shard)
         if offset + size > len(data):
             raise UserError(
-                f"{tar_path(self.folder, file, shard)} ends before {key}.{member}; "
-                "`shard-stats --verify` names all that is damaged"
+                f"{tar_path(self.folder, file, shard)} ends before {key}.{member}, not the indexed tar; "
+                "run the shards step again"
             )
         return memoryview(data)[offset : offset + size]
 
@@ -143,7 +146,11 @@ class Index:
         place = (file, shard)
         with self._opening:
             if place not in self._maps:
-                self._maps[place] = map_file(tar_path(self.folder, file, shard))
+                path, step = tar_path(self.folder, file, shard), f"the {file} step"
+                if place not in self._sound:
+                    list_members(path, step)
+                    self._sound.add(place)
+                self._maps[place] = map_file(path, step)
                 if len(self._maps) > self.MAX_OPEN:
                     self._maps.popitem(last=False)
             self._maps.move_to_end(place)

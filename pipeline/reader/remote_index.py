@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.common.errors import UserError
 from pipeline.common.schema import INDEX, shard_stem
 from pipeline.reader.index import Index
-from pipeline.reader.tar_members import FILES
+from pipeline.reader.tar_paths import FILES
 
 
 def open_index(where: Path | str) -> Index:

@@ -42,8 +42,8 @@ INDEX_COLUMNS = (
 """Columns of index.parquet on the card: name, type, whether a list, meaning."""
 
 
-class Described(Protocol):
-    """What a person says about the dataset (`shards.ShardsParams`)."""
+class DatasetDescription(Protocol):
+    """What the cards say of the dataset as a whole; `ShardsParams` is one."""
 
     @property
     def name(self) -> str: ...
@@ -61,8 +61,8 @@ class Described(Protocol):
     def date_published(self) -> str: ...
 
 
-def card(about: Described, statistics: dict[str, Any]) -> dict[str, Any]:
-    """The card as JSON-LD, from the description and the statistics of `shards.build`."""
+def croissant_card(dataset: DatasetDescription, statistics: dict[str, Any]) -> dict[str, Any]:
+    """The card as JSON-LD, from the description and the statistics of step `shards`."""
     tars = [
         _file_object(f"{f}-{stem}", f"../{f}/{stem}.tar", "application/x-tar", entry[f])
         for f in ("features", "masks")
@@ -73,13 +73,13 @@ def card(about: Described, statistics: dict[str, Any]) -> dict[str, Any]:
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": about.name,
-        "description": about.description,
-        "url": about.url,
-        "license": about.license,
-        "version": about.version,
-        "citeAs": about.citation,
-        "datePublished": about.date_published,
+        "name": dataset.name,
+        "description": dataset.description,
+        "url": dataset.url,
+        "license": dataset.license,
+        "version": dataset.version,
+        "citeAs": dataset.citation,
+        "datePublished": dataset.date_published,
         "distribution": [
             _file_object("index", "index.parquet", "application/x-parquet", statistics["index"]),
             *tars,

@@ -1,6 +1,6 @@
 """Joins the features and masks tars of one shard: proves that they belong together, and hashes every byte.
 
-What comes of it is kept in ``data/cache/shards/``, so that the `shards` step reads a shard again only when
+The result is kept in ``data/cache/shards/``, so that the `shards` step reads a shard again only when
 one of its tars was written since. A tar counts as unchanged when its size and time are; whoever wants to know
 whether its bytes are has `shard-stats --verify`. The cache is no output: it may be deleted at any time.
 """
@@ -25,9 +25,10 @@ from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import INDEX, shard_stem
+from pipeline.common.tars import Member, list_members
 from pipeline.parallel.shard_result import ShardResult
 from pipeline.reader.rejections import rejections
-from pipeline.reader.tar_members import FILES, Member, list_members, tar_path
+from pipeline.reader.tar_paths import FILES, tar_path
 
 JOINED = INDEX.append(pa.field("art_style", pa.string())).append(
     pa.field("areas", pa.list_(pa.float64()))  # share of the artwork, one per emotion
@@ -48,7 +49,7 @@ class Joined:
     """features, masks -> ``bytes`` and ``sha256`` of the tar."""
 
 
-def cache(paths: Paths) -> Path:
+def cache_folder(paths: Paths) -> Path:
     """Folder of the kept joins. Not in the step's own, which must not depend on when a tar was written."""
     return paths.data / "cache" / "shards"
 
@@ -85,8 +86,8 @@ def join_shard(shard: int, progress: ShardProgress, paths: Paths) -> ShardResult
     return ShardResult(len(rows), rejects)
 
 
-def load(paths: Paths, shard: int) -> Joined:
-    """What `join_shard` kept."""
+def load_joined(paths: Paths, shard: int) -> Joined:
+    """What `join_shard` wrote."""
     table = pq.read_table(_kept(paths, shard))
     kept = {name: json.loads(table.schema.metadata[name.encode()]) for name in ("rejects", "files")}
     rejects = [(key, reason) for key, reason in kept["rejects"]]
@@ -94,13 +95,13 @@ def load(paths: Paths, shard: int) -> Joined:
 
 
 def _kept(paths: Paths, shard: int) -> Path:
-    return cache(paths) / f"{shard_stem(shard)}.parquet"
+    return cache_folder(paths) / f"{shard_stem(shard)}.parquet"
 
 
 def _by_key(path: Path) -> dict[str, list[Member]]:
     """Members of a tar, grouped by artwork. Raises `UserError` when it is damaged, cut short or unsafe."""
     grouped: dict[str, list[Member]] = {}
-    for member in list_members(path):
+    for member in list_members(path, f"the {path.parent.name} step"):
         grouped.setdefault(member.key, []).append(member)
     return grouped
 
@@ -125,18 +126,20 @@ def _rows(
                 digest.update(data)
                 if (f, member.name) == ("masks", "json"):
                     card = data
-            about = _masks_card(card, shard, key)
-            emotions = [emotion for emotion in EMOTIONS if emotion in about["emotions"]]
+            metadata = _mask_metadata(card, shard, key)
+            emotions = [emotion for emotion in EMOTIONS if emotion in metadata["emotions"]]
             yield {
                 "key": key,
                 "shard": shard,
-                "split": about["split"],
+                "split": metadata["split"],
                 "emotions": emotions,
-                "utterance_counts": [len(about["emotions"][emotion]["utterances"]) for emotion in emotions],
+                "utterance_counts": [
+                    len(metadata["emotions"][emotion]["utterances"]) for emotion in emotions
+                ],
                 "members": [{"file": f, "name": m.name, "offset": m.offset, "size": m.size} for f, m in here],
                 "sha256": digest.hexdigest(),
-                "art_style": about["art_style"],
-                "areas": [float(about["emotions"][emotion]["area"]) for emotion in emotions],
+                "art_style": metadata["art_style"],
+                "areas": [float(metadata["emotions"][emotion]["area"]) for emotion in emotions],
             }
 
 
@@ -145,7 +148,7 @@ def _read(tar: IO[bytes], member: Member) -> bytes:
     return tar.read(member.size)
 
 
-def _masks_card(data: bytes | None, shard: int, key: str) -> dict[str, Any]:
+def _mask_metadata(data: bytes | None, shard: int, key: str) -> dict[str, Any]:
     """KEY.json of the masks tar. Raises `UserError` when it is missing or lacks a field."""
     place = f"shard {shard_stem(shard)}, key {key}"
     if data is None:

@@ -32,9 +32,10 @@ from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_folder import read_sidecar
 from pipeline.reader.index import Index
 from pipeline.reader.rejections import REJECTING_STEPS, rejections
-from pipeline.reader.tar_members import FILES
-from pipeline.shards import croissant_card, hub_card
-from pipeline.shards.join import Joined, cache, join_jobs, join_shard, load
+from pipeline.reader.tar_paths import FILES
+from pipeline.shards.croissant_card import croissant_card
+from pipeline.shards.hub_card import hub_card
+from pipeline.shards.join import Joined, cache_folder, join_jobs, join_shard, load_joined
 
 HERE = ParallelParams()
 
@@ -73,8 +74,8 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     shards = _shard_numbers(paths)
     remove_stale(out)
     process = functools.partial(join_shard, paths=paths)
-    map_shards("shards", cache(paths), join_jobs(paths, shards), process, parallel)
-    joined = [load(paths, shard) for shard in shards]
+    map_shards("shards", cache_folder(paths), join_jobs(paths, shards), process, parallel)
+    joined = [load_joined(paths, shard) for shard in shards]
     index = pa.concat_tables([data.rows.select(INDEX.names) for data in joined]).combine_chunks()
     _reconcile(paths, index)
     if not index.num_rows:
@@ -91,8 +92,8 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     path = out / "index.parquet"
     statistics["index"] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     write_json(out / "stats.json", statistics)
-    write_json(out / "croissant.json", croissant_card.card(params, statistics))
-    write_bytes(out / "README.md", hub_card.card(params, statistics, Index(out, index)).encode())
+    write_json(out / "croissant.json", croissant_card(params, statistics))
+    write_bytes(out / "README.md", hub_card(params, statistics, Index(out, index)).encode())
     return {
         "shards": len(shards),
         "kept": index.num_rows,

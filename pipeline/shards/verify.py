@@ -22,7 +22,8 @@ from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.progress import ShardMeter
 from pipeline.common.schema import INDEX, shard_stem
-from pipeline.reader.tar_members import FILES, Listing, Member, read_listing, tar_path
+from pipeline.common.tars import Listing, Member, scan_tar
+from pipeline.reader.tar_paths import FILES, tar_path
 
 Kind = Literal[
     "index",  # index.parquet or stats.json is missing, unreadable or not the one that the step wrote
@@ -76,8 +77,9 @@ class _Tar:
 
     @property
     def stop(self) -> int | None:
-        """Offset of the header where the reader gave up; None at the end mark or the file's end."""
-        return self.listing.end if any(self.listing.mark) else None
+        """Offset of the header that cannot be read; None at the end mark or the end of the file."""
+        damage = self.listing.damage
+        return damage.offset if damage is not None and damage.kind == "header" else None
 
     def problem(self, kind: Kind, key: str | None, detail: str) -> Problem:
         return Problem(kind, self.file, self.shard, key, detail)
@@ -162,7 +164,7 @@ def _open(path: Path, file: str, shard: int, rows: list[dict[str, Any]], recorde
         for m in row["members"]
         if m["file"] == file
     }
-    listing = read_listing(path)
+    listing = scan_tar(path)
     listed = {(member.key, member.name): member for member in listing.members}
     return _Tar(file, shard, path, path.stat().st_size, recorded, indexed, listed, listing)
 
@@ -170,7 +172,7 @@ def _open(path: Path, file: str, shard: int, rows: list[dict[str, Any]], recorde
 def _structure(tar: _Tar, rejected: set[str]) -> list[Problem]:
     """Whether the tar holds the members that the index says, where it says."""
     have, want = tar.size, tar.recorded["bytes"]
-    if have < want and not tar.listing.whole:
+    if have < want and tar.listing.damage is not None:
         cut = sorted((m for m in tar.indexed.values() if m.offset + m.size > have), key=lambda m: m.offset)
         hit = len({member.key for member in cut})
         detail = f"{have} of {want} bytes are left; {hit} artwork(s) are cut or gone"

@@ -124,17 +124,16 @@ def _assign_splits(rows: Annotations, apolo_folder: Path, params: UtterancesPara
     """
     index = apolo.load_index(apolo_folder)
     listed: dict[int, set[str]] = {}
-    for batch in rows.batches if index is not None else ():
+    for batch in rows.batches if index else ():
         for artemis_id, number in zip(
             batch["artemis_id"].to_pylist(), batch["work"].to_pylist(), strict=True
         ):
-            if artemis_id in index:
+            if index and artemis_id in index:
                 listed.setdefault(number, set()).add(index[artemis_id])
+    by_name = {name: listed.get(work.number, set()) for name, work in rows.works.items()}
     splits = assign_splits(
         {name: work.repetition for name, work in rows.works.items()},
-        None
-        if index is None
-        else {name: listed.get(work.number, set()) for name, work in rows.works.items()},
+        None if index is None else by_name,
         params.fractions,
         params.split_seed,
         params.rest_repetition,

@@ -22,9 +22,8 @@ from pipeline.common.emotions import EMOTIONS, prompt
 from pipeline.common.files import write_json, write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.schema import INDEX, shard_stem
-from pipeline.common.tars import npy_bytes, write_tar
+from pipeline.common.tars import list_members, npy_bytes, write_tar
 from pipeline.features.encoders import quantise
-from pipeline.reader.tar_members import list_members
 
 SAM = SamConfig(
     img_size=32,

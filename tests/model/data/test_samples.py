@@ -22,9 +22,8 @@ from model.train.schedule import epoch_batches
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.schema import INDEX
-from pipeline.common.tars import npy_bytes, read_tar, write_tar
+from pipeline.common.tars import list_members, npy_bytes, read_tar, write_tar
 from pipeline.reader.index import Index
-from pipeline.reader.tar_members import list_members
 from tests.worlds import trained_shards
 
 FRAME = Frame(image_size=32, side=32)

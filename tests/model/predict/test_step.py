@@ -1,6 +1,8 @@
 """Predictions for APOLO items, on a tiny random world."""
 
+import dataclasses
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,14 @@ from model.predict import step as module
 from model.predict.answer import PredictParams
 from model.predict.step import other_emotions, predict_items, predict_queries
 from pipeline.common.emotions import EMOTIONS
+from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.schema import ARTWORKS, PREDICTIONS, UTTERANCES, map_name
 from pipeline.common.tars import load_npy, read_tar
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem
 from tests.worlds import trained_shards
+from tests.worlds.damaged_tars import DAMAGES, damage
 
 PARAMS = PredictParams(batch=3, max_new_tokens=8)
 
@@ -152,3 +156,14 @@ def test_the_other_emotion_is_the_next_that_the_artwork_evokes(world: Paths) -> 
     assert [others[i] for i in three] == ["anger", "sadness", "awe"]
     alone = item(row.key, row.emotions[0])
     assert other_emotions([alone], index) == {alone: row.emotions[1]}  # as the annotators felt
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_shard_is_named(world: Paths, items: list[ApoloItem], tmp_path: Path, how: str) -> None:
+    """Whichever member is hit, also one that no item needs."""
+    paths = dataclasses.replace(world, data=tmp_path / "data")
+    shutil.copytree(world.data, paths.data)
+    tar = next(paths.step("features").glob("*.tar"))
+    damage(tar, how)
+    with pytest.raises(UserError, match=rf"^{tar} is damaged: .*run the features step again$"):
+        predict_items(paths, PARAMS, "multi")

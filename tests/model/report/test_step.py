@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from model.maps.overlay import data_uri, fit, lit, unit_map
 from model.report.charts import Line, line_chart, thin, ticks
 from model.report.curves import read_curves
-from model.report.step import ReportParams, build_report, choose
+from model.report.items import choose
+from model.report.step import ReportParams, build_report
 from model.report.templates import artist_and_title
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.emotions import EMOTIONS

@@ -384,7 +384,7 @@ def test_user_mistakes_end_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predicts m for b, awe, seed 0 more than once"):
         read_predictions(folder, "before-resize")
     (folder / "maps.tar").write_bytes(b"no tar")
-    with pytest.raises(UserError, match=r"maps.tar cannot be read"):
+    with pytest.raises(UserError, match=r"maps.tar is damaged"):
         read_predictions(folder, "before-resize")
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import DatasetCard
 
 from pipeline.common import schema
 from pipeline.common.tars import read_tar, write_tar
 from pipeline.reader.index import Index
 from pipeline.reader.statistics import read_statistics, statistics_text
-from pipeline.shards.join import cache
+from pipeline.shards.join import cache_folder
 from pipeline.shards.step import ShardsParams, build_shards
 from tests.worlds import indexed_shards
 
@@ -27,20 +28,20 @@ def test_unchanged_shards_are_not_read_again(tmp_path: Path, capsys: pytest.Capt
     tar = paths.step("masks") / "000001.tar"
     samples = list(read_tar(tar))
     shutil.rmtree(paths.step("shards"))  # as DVC does before it runs a stage again
-    before = {path: path.stat().st_mtime_ns for path in cache(paths).iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in cache_folder(paths).iterdir()}
     assert len(before) == 4  # two shards, each with its sidecar
     capsys.readouterr()
     build_shards(paths, ShardsParams())
     assert "2 shard(s) already done, 0 to do" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in paths.step("shards").iterdir()} == first
-    assert {path: path.stat().st_mtime_ns for path in cache(paths).iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in cache_folder(paths).iterdir()} == before
     members = {name: data[::-1] if name == "awe.png" else data for name, data in samples[0][1].items()}
     write_tar(tar, [(samples[0][0], members), *samples[1:]])
     os.utime(tar, ns=(1, 1))  # another time, whatever the clock's grain
     build_shards(paths, ShardsParams())
     assert "1 shard(s) already done, 1 to do" in capsys.readouterr().err
     assert indexed_shards.verify(paths) == []
-    shutil.rmtree(cache(paths))
+    shutil.rmtree(cache_folder(paths))
     again = {p.name: p.read_bytes() for p in paths.step("shards").iterdir()}
     build_shards(paths, ShardsParams())
     assert {p.name: p.read_bytes() for p in paths.step("shards").iterdir()} == again
@@ -80,6 +81,20 @@ def test_the_card_is_valid_croissant_and_its_records_can_be_read(indexed: Path) 
         e for pair in indexed_shards.EMOTIONS_OF for e in pair
     }
     assert all(np.asarray(row["masks/image"]).shape == (16, 24) for row in masks)
+
+
+def test_the_hub_card_declares_what_the_tars_hold(indexed: Path) -> None:
+    card = DatasetCard.load(indexed / "data" / "shards" / "README.md")
+    declared = {info["config_name"]: info["features"] for info in card.data.dataset_info}
+    assert {c["config_name"]: c["data_files"] for c in card.data.configs} == {
+        "features": "../features/*.tar",
+        "masks": "../masks/*.tar",
+    }
+    for file, features in declared.items():
+        names = {feature["name"] for feature in features} - {"__key__", "__url__"}
+        with tarfile.open(indexed / "data" / file / "000000.tar") as tar:
+            assert {info.name.partition(".")[2] for info in tar} <= names
+    assert card.text.startswith("\n# emosem-gallery\n") and "6 artworks, 12 pseudo emotion masks" in card.text
 
 
 def test_the_description_names_every_split_emotion_and_reject(indexed: Path) -> None:

@@ -120,9 +120,8 @@ def test_members_that_could_leave_their_folder_are_refused(indexed: Path, tmp_pa
     assert info.name in refused[0].detail
     with pytest.raises(UserError, match=r"masks/000001.tar holds the member"):
         build_shards(paths, ShardsParams())
-    if name != "twice":
-        with pytest.raises(UserError, match="was not written by any step here"):
-            list(read_tar(tar))
+    with pytest.raises(UserError, match="no step here writes that"):
+        list(read_tar(tar))
 
 
 @pytest.mark.parametrize("key", ["..", "../a", "/a", "a/b", "a.b", "", "é", "a\n"])
