@@ -88,8 +88,8 @@ def _stage_of(name: str) -> Any:
 
 def _where(scheduler: str | None, retry_failed: bool) -> dict[str, Any]:
     """What the heavy commands' options say about the `parallel` section."""
-    asked = {"scheduler": scheduler, "retry_failed": retry_failed}
-    return {name: value for name, value in asked.items() if value}
+    options = {"scheduler": scheduler, "retry_failed": retry_failed}
+    return {name: value for name, value in options.items() if value}
 
 
 def _print(values: Any, as_json: bool) -> None:
@@ -127,7 +127,7 @@ def build_pseudo_masks(
     """Utterances, regions, similarity and masks: everything up to data/masks. A killed run goes on."""
     steps = ("utterances", "regions", "similarity", "masks")
     for name in steps:
-        _stage_of(name).read(params)  # a typo is told before hours of work
+        _stage_of(name).read(params)  # a typo is reported before hours of work
     metrics = {name: _stage(name, params, **_where(scheduler, retry_failed)) for name in steps}
     _print(metrics if as_json else metrics["masks"], as_json)
 
@@ -170,7 +170,7 @@ def predict(
 ) -> None:
     """Segment and explain the emotion in pictures of your own. A killed run goes on.
 
-    Pictures that cannot be read are told and left out; where none can, the exit code is 1.
+    Pictures that cannot be read are reported and left out; where none can, the exit code is 1.
     """
     from model.predict.answer import PredictParams
     from model.predict.folder import predict_images, predictions_text
@@ -257,12 +257,12 @@ def score(
     from model.score import external_maps, protocol_check
     from model.score.params import ScoreParams
 
-    asked = (apolo or paths.apolo, split or "test", paths, load_params(params, "score", ScoreParams))
+    arguments = (apolo or paths.apolo, split or "test", paths, load_params(params, "score", ScoreParams))
     if maps is None:
-        found, text = protocol_check.check_protocol(*asked), protocol_check.protocol_text
+        found, text = protocol_check.check_protocol(*arguments), protocol_check.protocol_text
     else:
         found, text = (
-            external_maps.score_external_maps(maps, *asked, allow_missing),
+            external_maps.score_external_maps(maps, *arguments, allow_missing),
             external_maps.scores_text,
         )
     print(json.dumps(found, indent=1) if as_json else text(found))
@@ -310,7 +310,7 @@ def ablations(
 
     paths, train = load_params(params, "paths", Paths), load_params(params, "train", TrainParams)
     for variant in variants or ():
-        train.of(variant)  # a wrong name is told before hours of work
+        train.of(variant)  # a wrong name is reported before hours of work
     share(paths, load_params(params, "ablations", AblationsParams))
     for variant in variants or train.variants:
         _stage("train", params, variant)

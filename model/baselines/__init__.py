@@ -6,6 +6,6 @@ objects          VinVL, Faster R-CNN: the union of the objects they are sure of 
 other_masks      pseudo-masks of another recipe, such as CLIP+SAM               (step baselines)
 wesd             WESD (WESR in the paper): a 7x7 grid from CLIP's patch tokens  (step baselines)
 
-`params` and `build` are step `baselines`, `outcome` is what it hands to step `score`. CASNet, CASNet II,
+`params` and `step` are step `baselines`, `rows` is what it hands to step `score`. CASNet, CASNet II,
 ViLBERT, 12-in-1 and TRIS have no code here: their maps come in through ``score --maps``.
 """

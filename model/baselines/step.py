@@ -1,6 +1,6 @@
 """Step `baselines`: what it takes to give every row of the params to the score table.
 
-Writes ``data/baselines/``, see `outcome`. Val and test items are both answered: the former choose thresholds.
+Writes ``data/baselines/``, see `rows`. Val and test items are both answered: the former choose thresholds.
 """
 
 from collections.abc import Sequence

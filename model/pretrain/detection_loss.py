@@ -69,10 +69,10 @@ class Anchored:
 def losses(model: AttrRCNN, batch: DetectionBatch, sampling: Sampling) -> dict[str, Tensor]:
     """The five losses; their sum is what training lowers."""
     features = model.backbone(batch.images, batch.sizes)
-    said = ask_rpn(model, features, batch.sizes)
-    found = rpn_losses(said, batch, sampling)
+    rpn = ask_rpn(model, features, batch.sizes)
+    found = rpn_losses(rpn, batch, sampling)
     with torch.no_grad():
-        proposals = propose(said, batch.sizes, model.config.rpn_nms, sampling)
+        proposals = propose(rpn, batch.sizes, model.config.rpn_nms, sampling)
         regions = sample_regions(proposals, batch, sampling)
     sizes = [(int(h), int(w)) for h, w in batch.sizes.tolist()]
     return found | head_losses(model, crop_maps(features, sizes), regions)
@@ -119,35 +119,35 @@ def _matched(values: Tensor, index: Tensor) -> Tensor:
     return values[rows, index]
 
 
-def rpn_losses(said: Anchored, batch: DetectionBatch, sampling: Sampling) -> dict[str, Tensor]:
+def rpn_losses(rpn: Anchored, batch: DetectionBatch, sampling: Sampling) -> dict[str, Tensor]:
     """Objectness and box losses of sampled anchors.
 
     Positive: IoU >= 0.7 with a true box, or the closest that box has. Negative: IoU < 0.3 with all.
     """
-    overlap = _overlaps(said.anchors, batch).masked_fill(~said.inside[:, :, None], -1)
+    overlap = _overlaps(rpn.anchors, batch).masked_fill(~rpn.inside[:, :, None], -1)
     best, match = overlap.max(dim=2)
     closest = overlap.amax(dim=1, keepdim=True)
     positive = (best >= 0.7) | ((overlap == closest) & (overlap > 0)).any(dim=2)
-    negative = (best < 0.3) & said.inside & ~positive
+    negative = (best < 0.3) & rpn.inside & ~positive
     limit = torch.full((len(best),), sampling.anchors // 2, device=best.device)
     positive = _draw(positive, limit)
     negative = _draw(negative, sampling.anchors - positive.sum(dim=1))
     chosen = positive | negative
     count = chosen.sum().clamp(min=1)
     objectness = F.binary_cross_entropy_with_logits(
-        said.logits[chosen], positive[chosen].float(), reduction="sum"
+        rpn.logits[chosen], positive[chosen].float(), reduction="sum"
     )
     true_boxes = _matched(batch.boxes, match)[positive]
-    targets = encode(true_boxes, said.anchors[positive], RPN_WEIGHTS)
-    box = F.smooth_l1_loss(said.deltas[positive], targets, beta=RPN_BETA, reduction="sum")
+    targets = encode(true_boxes, rpn.anchors[positive], RPN_WEIGHTS)
+    box = F.smooth_l1_loss(rpn.deltas[positive], targets, beta=RPN_BETA, reduction="sum")
     return {"rpn_class": objectness / count, "rpn_box": box / count}
 
 
-def propose(said: Anchored, sizes: Tensor, threshold: float, sampling: Sampling) -> Tensor:
+def propose(rpn: Anchored, sizes: Tensor, threshold: float, sampling: Sampling) -> Tensor:
     """Proposals (B, P, 4) as at test time, best first; rows beyond an image's last are all zero."""
-    logits = said.logits.masked_fill(~said.inside, -torch.inf)
+    logits = rpn.logits.masked_fill(~rpn.inside, -torch.inf)
     scores, index = logits.topk(min(sampling.pre_nms, logits.shape[1]))
-    boxes = decode(_matched(said.deltas, index), _matched(said.anchors, index), RPN_WEIGHTS)
+    boxes = decode(_matched(rpn.deltas, index), _matched(rpn.anchors, index), RPN_WEIGHTS)
     limit = sizes.flip(1).repeat(1, 2)[:, None, :] - 1
     boxes = torch.minimum(boxes.clamp(min=0), limit.to(boxes.dtype))
     image = torch.arange(len(boxes), device=boxes.device)[:, None].expand_as(scores)
@@ -195,7 +195,7 @@ def head_losses(model: AttrRCNN, maps: list[Tensor], regions: RegionTargets) -> 
     """Class, box and attribute losses of the sampled regions."""
     head = model.roi_heads.box
     pooled = head.feature_extractor([m.float() for m in maps], regions.boxes).float()
-    logits, deltas = (said.float() for said in head.predictor(pooled))
+    logits, deltas = (output.float() for output in head.predictor(pooled))
     shown = regions.labels > 0
     chosen = deltas[shown, regions.labels[shown]]
     box = F.smooth_l1_loss(chosen, regions.targets[shown], reduction="sum") / max(len(regions.labels), 1)

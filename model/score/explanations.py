@@ -81,7 +81,7 @@ class MethodExplanations:
 
 
 def score_explanations(
-    asked: ReferenceItems,
+    items: ReferenceItems,
     draws: Mapping[str, Sequence[Sequence[str]]],
     judge: EmotionClassifier,
     pictures: PictureJudge,
@@ -93,36 +93,36 @@ def score_explanations(
     Pictures that cannot be read are left out of CLIPScore.
     """
     corpora = {
-        f"{name} {d}": [text.Pair(said, refs) for said, refs in zip(draw, asked.references, strict=True)]
+        f"{name} {d}": [text.Pair(answer, refs) for answer, refs in zip(draw, items.references, strict=True)]
         for name, several in draws.items()
         for d, draw in enumerate(several)
     }
     scores, problems = text.score_texts(corpora)
-    told = {}
+    explanations = {}
     for name, several in draws.items():
         judged = [
-            _judge(asked, draw, judge, pictures, scores.get(f"{name} {d}")) for d, draw in enumerate(several)
+            _judge(items, draw, judge, pictures, scores.get(f"{name} {d}")) for d, draw in enumerate(several)
         ]
-        told[name] = MethodExplanations(judged, over_draws([_row(asked, draw) for draw in judged]))
-    return told, problems
+        explanations[name] = MethodExplanations(judged, over_draws([_row(items, draw) for draw in judged]))
+    return explanations, problems
 
 
 def _judge(
-    asked: ReferenceItems,
+    items: ReferenceItems,
     draw: Sequence[str],
     judge: EmotionClassifier,
     pictures: PictureJudge,
     scores: text.TextScores | None,
 ) -> Draw:
-    spoken = [bool(said.strip()) for said in draw]
+    spoken = [bool(answer.strip()) for answer in draw]
     read = [ALL_EMOTIONS[i] if says else None for i, says in zip(judge.classify(draw), spoken, strict=True)]
-    seen = pictures.score(asked.keys, draw)
+    seen = pictures.score(items.keys, draw)
     return Draw(draw, read, np.where(np.array(spoken) | np.isnan(seen), seen, 0.0), scores)
 
 
-def _row(asked: ReferenceItems, draw: Draw) -> dict[str, float]:
+def _row(items: ReferenceItems, draw: Draw) -> dict[str, float]:
     """Columns of one draw."""
-    right = [read == emotion for read, emotion in zip(draw.emotions, asked.emotions, strict=True)]
+    right = [read == emotion for read, emotion in zip(draw.emotions, items.emotions, strict=True)]
     row = {"ea": 100.0 * float(np.mean(right))}
     if draw.scores is not None:
         row |= draw.scores.row
@@ -143,13 +143,13 @@ def over_draws(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return merged
 
 
-def text_table(asked: ReferenceItems, told: Mapping[str, MethodExplanations]) -> pa.Table:
+def text_table(items: ReferenceItems, explanations: Mapping[str, MethodExplanations]) -> pa.Table:
     """`TEXTS`, in the order of methods, draws and items."""
     rows = [
         {
             "method": method,
-            "key": asked.keys[i],
-            "emotion": asked.emotions[i],
+            "key": items.keys[i],
+            "emotion": items.emotions[i],
             "draw": d,
             "explanation": draw.texts[i],
             "ea": draw.emotions[i],
@@ -160,8 +160,8 @@ def text_table(asked: ReferenceItems, told: Mapping[str, MethodExplanations]) ->
             if draw.scores is None or draw.scores.meteor is None
             else draw.scores.meteor[i].tolist(),
         }
-        for method, said in told.items()
-        for d, draw in enumerate(said.draws)
-        for i in range(len(asked.keys))
+        for method, answer in explanations.items()
+        for d, draw in enumerate(answer.draws)
+        for i in range(len(items.keys))
     ]
     return pa.Table.from_pylist(rows, schema=TEXTS)

@@ -30,10 +30,10 @@ def markdown(metrics: Mapping[str, Any]) -> str:
     protocol, counts = metrics["protocol"], metrics["items"]
     boxed = "prediction and label" if protocol["box_truth"] else "prediction only"
     box = "boxes by 8-connected component" if protocol["boxes"] == "components" else "one box for all"
-    heard = metrics["alignment"].get("test", {}).get("accuracy")
+    accuracy = metrics["alignment"].get("test", {}).get("accuracy")
     artemis = metrics["alignment"].get("source") == "artemis"
     kind, held_out = ("ArtEmis's own classifier", "the") if artemis else ("a classifier", "held-out")
-    judge = "" if heard is None else f", right on {heard:.1f} % of {held_out} test utterances,"
+    judge = "" if accuracy is None else f", right on {accuracy:.1f} % of {held_out} test utterances,"
     parts = [
         "# Scores",
         f"Data: **{metrics['data']}**, {metrics['split']} items. Backbones: **{metrics['backbones']}**.",

@@ -90,20 +90,20 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
         raise UserError(
             f"none of the {len(items)} {params.split} items has a usable label: {masks.labels[0]}"
         )
-    heard = [item for item, counts in zip(items, masks.counted.tolist(), strict=True) if counts]
+    counted = [item for item, counts in zip(items, masks.counted.tolist(), strict=True) if counts]
     device = backbones.torch_device()
     judge = EmotionClassifier.load(paths.step("alignment"), device)
     clip = params.clip or backbones.clip
-    asked = ReferenceItems(
-        keys=[item.key for item in heard],
-        emotions=[item.emotion for item in heard],
-        references=[item.utterances for item in heard],
+    reference_items = ReferenceItems(
+        keys=[item.key for item in counted],
+        emotions=[item.emotion for item in counted],
+        references=[item.utterances for item in counted],
     )
     pictures = _pictures(paths, clip, device)
-    told, absent = score_explanations(asked, find_draws(heard, methods), judge, pictures)
+    explanations, absent = score_explanations(reference_items, find_draws(counted, methods), judge, pictures)
     rows = [
         {"method": method.name, **masks.rates(m), "missing": masks.problems[m].count("missing")}
-        | (told[method.name].row if method.name in told else {})
+        | (explanations[method.name].row if method.name in explanations else {})
         for m, method in enumerate(methods)
     ]
     metrics = {
@@ -114,16 +114,17 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
         "protocol": as_json(dataclasses.replace(params, clip=clip)),
         "text": text.versions(),
         "alignment": judge.training,
-        "items": {"apolo": len(items), "counted": len(heard), "rejected": len(notes), "val": len(val)},
+        "items": {"apolo": len(items), "counted": len(counted), "rejected": len(notes), "val": len(val)},
         "problems": absent + notes[:LISTED] + _problems(items, methods, masks),
     }
-    item_table, texts = _item_table(items, methods, masks, told), text_table(asked, told)
+    item_table = _item_table(items, methods, masks, explanations)
+    texts = text_table(reference_items, explanations)
     write_parquet(paths.step("score") / "items.parquet", item_table)
     write_parquet(paths.step("score") / "texts.parquet", texts)
     write_parquet(paths.step("score") / "sweep.parquet", _sweep_table(methods, sweeps))
     write_bytes(paths.metrics / "score.md", markdown(metrics).encode())
-    bootstrap.write_statistics(paths, item_table, texts, params.statistics)
-    write_tables(paths, metrics)
+    found = bootstrap.write_statistics(paths, item_table, texts, params.statistics)
+    write_tables(paths, metrics, found)
     return metrics
 
 
@@ -202,13 +203,13 @@ def _item_table(
     items: Sequence[ApoloItem],
     methods: Sequence[Method],
     masks: MapTable,
-    told: Mapping[str, MethodExplanations],
+    explanations: Mapping[str, MethodExplanations],
 ) -> pa.Table:
     """One row per (method, item), in the order of methods and of apolo.json."""
     places = np.cumsum(masks.counted) - 1  # of an item among those that count
     rows = []
     for m, method in enumerate(methods):
-        said = told.get(method.name)
+        own = explanations.get(method.name)
         for i, item in enumerate(items):
             counts = bool(masks.counted[i])
             row: dict[str, Any] = {
@@ -223,10 +224,10 @@ def _item_table(
                 "iou_seg_val": _or_none(masks.iou_seg_val[m, i]),
                 "iou_box_val": _or_none(masks.iou_box_val[m, i]),
             }
-            if said is not None and counts:
+            if own is not None and counts:
                 place = int(places[i])
-                row |= {"explanation": said.texts[place], "ea": said.emotions[place]}
-                row["clipscore"] = _or_none(said.clipscores[place])
+                row |= {"explanation": own.texts[place], "ea": own.emotions[place]}
+                row["clipscore"] = _or_none(own.clipscores[place])
             rows.append(row)
     return pa.Table.from_pylist(rows, schema=ITEM_SCORES)
 

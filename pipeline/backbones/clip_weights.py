@@ -51,7 +51,7 @@ class Weights:
     quick_gelu: bool | None
     """Whether they were trained with quick_gelu; None where nothing tells."""
     source: str = ""
-    """What told, for messages."""
+    """What the hash was read from, for messages."""
     preprocess: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """``mean`` and ``std`` of the input, where the file's config gives them."""
 

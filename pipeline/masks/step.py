@@ -107,9 +107,9 @@ def _samples(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, members) per artwork; those without what they need are noted in `rejects`."""
     groups = read_groups(paths, shard)
-    said: dict[str, dict[str, dict[str, list[Any]]]] = {}
+    by_key: dict[str, dict[str, dict[str, list[Any]]]] = {}
     for (key, emotion), group in groups.items():
-        said.setdefault(key, {})[emotion] = group
+        by_key.setdefault(key, {})[emotion] = group
     regions = read_regions(paths, shard)
     texts = _read_masks(paths, shard) if params.support == "sam" else {}
     table = pq.read_table(shard_file(paths, "similarity", shard))
@@ -124,7 +124,7 @@ def _samples(
     }
     for work in works:
         key = work["key"]
-        emotions = said.get(key, {})
+        emotions = by_key.get(key, {})
         if key not in regions:
             rejects.append((key, "no-regions"))
         elif not emotions.keys() <= similar.get(key, {}).keys():

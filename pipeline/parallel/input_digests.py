@@ -47,8 +47,8 @@ def input_digests(
     seen = works[list(columns)]
     if pictures:
         seen = seen.assign(bytes=[file_size(paths.wikiart / path) for path in works["path"]])
-    said = pq.ParquetFile(table_file(paths, "utterances"))
-    for batch in said.iter_batches(
+    utterances = pq.ParquetFile(table_file(paths, "utterances"))
+    for batch in utterances.iter_batches(
         columns=list(UTTERANCE_COLUMNS)
     ):  # never the whole table: half a million rows
         rows = batch.filter(pc.is_in(batch["emotion"], pa.array(EMOTIONS))).to_pandas()

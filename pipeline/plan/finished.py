@@ -63,14 +63,14 @@ def finished(settings: Settings, counts: Counts) -> dict[str, tuple[int, int]]:
 def _tabled(settings: Settings, counts: Counts) -> set[int] | None:
     """Shards of the artworks table; None where it is not of this csv and this number of shards."""
     paths = settings.paths
-    said, works, rejects = (
+    utterances, works, rejects = (
         paths.step("utterances") / f"{name}.parquet" for name in ("utterances", "artworks", "rejects")
     )
-    if not (said.is_file() and works.is_file() and rejects.is_file()):
+    if not (utterances.is_file() and works.is_file() and rejects.is_file()):
         return None
     rows = pq.read_table(rejects, columns=["row", "source"]).to_pylist()
     lost = sum(row["row"] >= 0 and row["source"] == paths.artemis.name for row in rows)
-    if pq.read_metadata(said).num_rows + lost != counts.rows:
+    if pq.read_metadata(utterances).num_rows + lost != counts.rows:
         return None
     columns = pq.read_table(works, columns=["key", "shard"]).to_pydict()
     wanted = [shard_of(key, settings.utterances.num_shards) for key in columns["key"]]

@@ -51,7 +51,7 @@ class _Work:
     repetition: int = 0
     listed: set[str] = dataclasses.field(default_factory=set)
     """Splits that APOLO's index files give its rows."""
-    said: dict[str, int] = dataclasses.field(default_factory=dict)
+    utterances: dict[str, int] = dataclasses.field(default_factory=dict)
     """Emotion -> utterances, the eight."""
     rows: list[Annotation] | None = None
     """Kept for the sample's candidates."""
@@ -102,9 +102,9 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
         missing_pictures=len(works) - len(found),
         picture_bytes=sum(sizes.values()),
         utterances=_total(found),
-        pairs=sum(len(work.said) for work in found),
+        pairs=sum(len(work.utterances) for work in found),
         train_artworks=len(train),
-        train_pairs=sum(len(work.said) for work in train),
+        train_pairs=sum(len(work.utterances) for work in train),
         train_utterances=_total(train),
         per_shard=Counter(schema.shard_of(schema.artwork_key(*name), params.num_shards) for name in sizes),
         sample=[row for kept in chosen for row in kept],
@@ -114,7 +114,7 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
 def _add(work: _Work, row: Annotation, index: dict[int, str] | None) -> None:
     work.repetition = max(work.repetition, row.repetition)
     if row.emotion in EMOTIONS:
-        work.said[row.emotion] = work.said.get(row.emotion, 0) + 1
+        work.utterances[row.emotion] = work.utterances.get(row.emotion, 0) + 1
     if index is not None:
         work.listed |= {index[row.artemis_id]} if row.artemis_id in index else set()
     if work.rows is not None:
@@ -122,7 +122,7 @@ def _add(work: _Work, row: Annotation, index: dict[int, str] | None) -> None:
 
 
 def _total(works: list[_Work]) -> int:
-    return sum(sum(work.said.values()) for work in works)
+    return sum(sum(work.utterances.values()) for work in works)
 
 
 def _picture_sizes(

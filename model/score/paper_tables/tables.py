@@ -37,17 +37,15 @@ def published() -> dict[str, Any]:
 # ---- the step's part -------------------------------------------------------------------------------
 
 
-def write_tables(paths: Paths, metrics: Mapping[str, Any]) -> list[Path]:
+def write_tables(paths: Paths, metrics: Mapping[str, Any], statistics: Mapping[str, Any]) -> list[Path]:
     """Write every table for the content of metrics/score.json; returns the Markdown files.
 
-    Takes bootstrap intervals from metrics/statistics.json and others' rows from metrics/maps/*.json, where
-    those are.
+    `statistics`: the content of metrics/statistics.json, whose intervals go into the cells; {} without any.
+    Others' rows come from metrics/maps/*.json, where those are.
     """
-    statistics = paths.metrics / "statistics.json"
-    intervals = json.loads(statistics.read_text(encoding="utf-8")) if statistics.is_file() else {}
     others, notes = read_others(paths.metrics / "maps")
     pages = []
-    for name, table in build_tables(metrics, intervals, others, notes).items():
+    for name, table in build_tables(metrics, statistics, others, notes).items():
         for suffix, render in RENDERERS.items():
             path = paths.metrics / "tables" / f"{name}.{suffix}"
             write_bytes(path, render(table).encode())
@@ -135,10 +133,10 @@ def _rows_here(
 
 def _interval(statistics: Mapping[str, Any], method: str, column: str, value: float) -> tuple[float, ...]:
     """(low, high) of a cell; nothing where there is no interval, or only that of an earlier score."""
-    told = statistics.get("methods", {}).get(method, {}).get(column)
-    if told is None or abs(told["value"] - value) > SAME:
+    found = statistics.get("methods", {}).get(method, {}).get(column)
+    if found is None or abs(found["value"] - value) > SAME:
         return ()
-    return told["low"], told["high"]
+    return found["low"], found["high"]
 
 
 def _row_of_maps(name: str, other: Mapping[str, Any], items: int) -> dict[str, TableCell]:

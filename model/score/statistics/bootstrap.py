@@ -199,8 +199,8 @@ def break_down(
     for group in sorted(set(groups)):
         rows = np.flatnonzero(named == group)
         cells: dict[str, Any] = {}
-        for cell, told, _ in cell_intervals(table.part(rows), params):
-            cells.setdefault(cell.method, {})[cell.column] = told
+        for cell, estimate, _ in cell_intervals(table.part(rows), params):
+            cells.setdefault(cell.method, {})[cell.column] = estimate
         parts[group] = {"items": len(rows), "methods": cells}
     return parts
 
@@ -235,8 +235,8 @@ def summarise(
         raise ValueError("no item counts, so there is nothing to be sure of")
     found = list(cell_intervals(table, params))
     cells: dict[str, dict[str, Any]] = {}
-    for cell, told, _ in found:
-        cells.setdefault(cell.method, {})[cell.column] = told
+    for cell, estimate, _ in found:
+        cells.setdefault(cell.method, {})[cell.column] = estimate
     by_style = [styles.get(key, "unknown") for key in table.keys]
     return {
         "params": as_json(params),

@@ -9,11 +9,13 @@ PAIRED = ("seg_pr25", "seg_pr50", "ea", "clipscore")
 """Columns whose pairs are shown; all of them are in the JSON."""
 
 
-def cell(told: Mapping[str, float] | None, decimals: int) -> str:
+def cell(estimate: Mapping[str, float] | None, decimals: int) -> str:
     """A number with its interval; a dash where the method has none."""
-    if told is None:
+    if estimate is None:
         return "-"
-    return f"{told['value']:.{decimals}f} [{told['low']:.{decimals}f}, {told['high']:.{decimals}f}]"
+    return (
+        f"{estimate['value']:.{decimals}f} [{estimate['low']:.{decimals}f}, {estimate['high']:.{decimals}f}]"
+    )
 
 
 def p_value(p: float) -> str:

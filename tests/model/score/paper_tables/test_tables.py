@@ -245,7 +245,7 @@ def test_anyones_maps_get_a_row(tmp_path: Path) -> None:
     content["rows"][0]["left_out"] = 3  # type: ignore[index]
     (folder / "mine.json").write_text(json.dumps(content))
     (folder / "broken.json").write_text("[]")
-    write_tables(paths, SCORES)
+    write_tables(paths, SCORES, {})
     table = json.loads((paths.metrics / "tables" / "table1.json").read_text())
     rows = {row["method"]: row for row in table["rows"] if row["source"] == "here"}
     assert rows["tris"]["cells"]["seg_pr25"] == {
@@ -260,11 +260,11 @@ def test_anyones_maps_get_a_row(tmp_path: Path) -> None:
 
 def test_every_file_of_every_table_is_written_and_the_same_again(tmp_path: Path) -> None:
     paths = paths_in(tmp_path)
-    pages = write_tables(paths, SCORES)
+    pages = write_tables(paths, SCORES, {})
     names = {f"{name}.{suffix}" for name in PRINT["tables"] for suffix in ("md", "csv", "json", "tex")}
     first = {path.name: path.read_bytes() for path in (paths.metrics / "tables").iterdir()}
     assert set(first) == names and {page.name for page in pages} == {n for n in names if n.endswith(".md")}
-    write_tables(paths, SCORES)
+    write_tables(paths, SCORES, {})
     assert {path.name: path.read_bytes() for path in (paths.metrics / "tables").iterdir()} == first
 
 
