@@ -37,7 +37,7 @@ SOURCES = {
 }
 """Method -> `regions.source` of what it detected. APOLO released VinVL's boxes without scores: all count."""
 WHOLE = ":whole"
-"""Ends the source of an artwork in which nothing was detected (`pipeline.regions.table.region_row`)."""
+"""Ends the source of an artwork in which nothing was detected (`pipeline.regions.region_row`)."""
 
 
 def write_objects(

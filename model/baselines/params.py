@@ -16,7 +16,7 @@ TAKEN = ("entire-artwork", "clip+vinvl", "vinvl", "faster-rcnn", "wesd")
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class ObjectsParams:
-    """A detector's objects as an answer to every emotion."""
+    """A detector's objects as the foreground of every emotion."""
 
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Objects at or above this score are foreground. Neither paper says which were taken."""

@@ -1,8 +1,8 @@
-"""What step `baselines` hands to step `score`: ``data/baselines/``.
+"""The contract between steps `baselines` and `score`: the folder ``data/baselines/``.
 
-``rows.json`` names the rows in their order; only they are read. A method that answers with maps has a folder
-as step `predict` writes them (``maps.tar``, ``predictions.parquet`` without explanations); one that answers
-with objects has their boxes (``objects.parquet``), because a map would be scaled, resized and cut at a
+``rows.json`` names the rows in their order; only they are read. A method that predicts maps has a folder as
+step `predict` writes them (``maps.tar``, ``predictions.parquet`` without explanations); one that predicts
+objects has their boxes (``objects.parquet``), because a map would be scaled, resized and cut at a
 threshold, and a picture that is all objects would have no foreground left.
 """
 

@@ -1,6 +1,6 @@
-"""Step `baselines`: what it takes to give every row of the params to the score table.
+"""Step `baselines`: predictions of every baseline that the params name, for the score table.
 
-Writes ``data/baselines/``, see `rows`. Val and test items are both answered: the former choose thresholds.
+Writes ``data/baselines/``, see `rows`. Val and test items are both predicted: the former choose thresholds.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from pipeline.releases.apolo import ApoloItem, load_items
 
 
 def build_baselines(paths: Paths, params: BaselinesParams) -> dict[str, Any]:
-    """Answer every APOLO item by every baseline; returns counts by row. Raises `UserError` for absent inputs.
+    """Predict every APOLO item by every baseline; returns counts by row. `UserError` for absent inputs.
 
     A detector's row is ``skipped`` where this run's regions are another source's.
     """

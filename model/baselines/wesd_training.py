@@ -42,7 +42,7 @@ class Pairs(NamedTuple):
 
 
 def run_wesd(folder: Path, index: Index, params: WesdParams, items: Sequence[ApoloItem]) -> dict[str, Any]:
-    """Train on the train split, answer the items, write maps and ``model.safetensors``; returns counts."""
+    """Train on the train split, predict the items, write maps and ``model.safetensors``; returns counts."""
     pairs = read_pairs(index, "train")
     model, losses = train_wesd(pairs, params)
     known = [item for item in items if item.key in index]

@@ -32,7 +32,7 @@ from pipeline.releases.wikiart import read_image
 
 @dataclasses.dataclass(frozen=True)
 class PicturePrediction:
-    """What a model says about a picture and an emotion."""
+    """A model's prediction for a picture and an emotion."""
 
     mask: np.ndarray
     """float32 (height, width) of the picture, probability in [0, 1] that a pixel evokes the emotion."""
@@ -71,15 +71,15 @@ class Predictor:
             run: see `EmoSEM.from_pretrained`.
             backbones: weights of SAM and CLIP, those of the run's training.
             params: see `PredictParams`.
-            given: how the grids were made; only for a run that does not say it itself.
+            given: how the features were made; only for a run without provenance.
 
         Raises:
             UserError: no model, or other weights than those of its training.
         """
         params = params or PredictParams()
-        _, about = read_config(run)
-        seen = encoder_params(run, about, backbones, given or FeaturesParams(), params)
-        return cls(EmoSEM.from_pretrained(run, params.torch_device()), Encoders(*seen), params)
+        _, provenance = read_config(run)
+        encoders = Encoders(*encoder_params(run, provenance, backbones, given or FeaturesParams(), params))
+        return cls(EmoSEM.from_pretrained(run, params.torch_device()), encoders, params)
 
     @classmethod
     def from_params(cls, run: str | Path, params_file: str | Path = "params.yaml") -> "Predictor":
@@ -110,7 +110,7 @@ class Predictor:
             UserError: an unknown emotion.
             ValueError: an array that is no uint8 RGB picture.
         """
-        asked = parse_emotions(emotions)
+        wanted = parse_emotions(emotions)
         images = [images] if isinstance(images, str | Path) else images
         found: list[dict[str, PicturePrediction]] = []
         for start in range(0, len(images), self.params.batch):
@@ -120,9 +120,9 @@ class Predictor:
             if keys is not None:
                 named = zip(pictures, keys[start : start + self.params.batch], strict=True)
                 pictures = [picture._replace(key=key) for picture, key in named]
-            answers = self.answer(pictures, [asked] * len(pictures))
-            for picture, by_emotion in zip(pictures, answers, strict=True):
-                found.append({emotion: _prediction(picture, a) for emotion, a in by_emotion.items()})
+            predictions = self.predict_prepared(pictures, [wanted] * len(pictures))
+            for picture, by_emotion in zip(pictures, predictions, strict=True):
+                found.append({emotion: _of_picture(picture, p) for emotion, p in by_emotion.items()})
         return found
 
     def prepare(self, image: np.ndarray) -> Picture:
@@ -145,44 +145,45 @@ class Predictor:
             found.append(Features(arrays["sam"], arrays["clip"], height, width, scale))
         return found
 
-    def answer(
+    def predict_prepared(
         self, pictures: Sequence[Picture], emotions: Sequence[Sequence[str]]
     ) -> list[dict[str, Prediction]]:
-        """Answers about pictures, at once, by the emotions asked of each (one at least)."""
-        asks = [
+        """Predictions for one batch of pictures, each by emotion; `emotions` are those wanted of each."""
+        queries = [
             BatchQuery(row, picture.key, emotion)
-            for row, (picture, asked) in enumerate(zip(pictures, emotions, strict=True))
-            for emotion in asked
+            for row, (picture, wanted) in enumerate(zip(pictures, emotions, strict=True))
+            for emotion in wanted
         ]
         found: list[dict[str, Prediction]] = [{} for _ in pictures]
-        answers = predict_batch(self.model, self.encode(pictures), asks, self.params)
-        for ask, answer in zip(asks, answers, strict=True):
-            found[ask.row][ask.emotion] = answer
+        predictions = predict_batch(self.model, self.encode(pictures), queries, self.params)
+        for query, prediction in zip(queries, predictions, strict=True):
+            found[query.row][query.emotion] = prediction
         return found
 
 
 def encoder_params(
     run: Path,
-    about: Provenance | None,
+    provenance: Provenance | None,
     backbones: BackbonesParams,
     given: FeaturesParams,
     params: PredictParams,
 ) -> tuple[FeaturesParams, BackbonesParams]:
     """Params of the encoders as they were when the model's features were cached, on the device of `params`.
 
-    Raises `UserError` when the weights are not the same; where the run does not say, a warning on stderr.
+    Raises `UserError` when the weights are not the same; for a run without provenance, a warning on stderr.
     """
     backbones = dataclasses.replace(backbones, device=params.torch_device())
     sam_dtype = "float16" if given.sam_dtype == "none" else given.sam_dtype
     given = dataclasses.replace(given, sam_dtype=sam_dtype, clip_dtype="float16")
-    if about is None or about.sam is None or about.clip is None:
+    if provenance is None or provenance.sam is None or provenance.clip is None:
         print(
             f"predict: WARNING: {run} does not say which SAM and CLIP it was trained on; taking those of the "
             "params' backbones section, which must be the same",
             file=sys.stderr,
         )
         return given, backbones
-    wanted = (("sam", about.sam.arch, about.sam.sha256), ("clip", about.clip.name, about.clip.sha256))
+    sam, clip = provenance.sam, provenance.clip
+    wanted = (("sam", sam.arch, sam.sha256), ("clip", clip.name, clip.sha256))
     there = (
         (backbones.sam.arch, backbones.sam.checkpoint),
         (backbones.clip.name, backbones.clip.checkpoint),
@@ -196,18 +197,18 @@ def encoder_params(
             )
     made = dataclasses.replace(
         given,
-        sam_dtype=about.sam.dtype,
-        precision=about.sam.precision,
-        clip_normalisation=about.clip.normalisation,
+        sam_dtype=sam.dtype,
+        precision=sam.precision,
+        clip_normalisation=clip.normalisation,
     )
-    seen_by = dataclasses.replace(backbones.clip, precision=about.clip.precision)
-    return made, dataclasses.replace(backbones, clip=seen_by)
+    clip_params = dataclasses.replace(backbones.clip, precision=clip.precision)
+    return made, dataclasses.replace(backbones, clip=clip_params)
 
 
 def _check_sizes(model: EmoSEM, encoders: Encoders) -> None:
     """The encoders must be of the sizes that the model was trained on."""
     if encoders.sam is None or encoders.clip is None:
-        raise ValueError("a model needs both SAM's and CLIP's grids")
+        raise ValueError("a model needs both SAM's and CLIP's features")
     encoder, visual = encoders.sam.encoder, encoders.clip.model.visual
     grid, channels = encoder.pos_embed.shape[1], encoder.neck[0].out_channels
     found = (channels, grid, visual.ln_post.normalized_shape[0], encoders.sam.img_size)
@@ -220,21 +221,21 @@ def _check_sizes(model: EmoSEM, encoders: Encoders) -> None:
         )
 
 
-def parse_emotions(asked: Sequence[str] | str) -> list[str]:
+def parse_emotions(emotions: Sequence[str] | str) -> list[str]:
     """Emotions in EMOTIONS' order, each once, of words and comma-separated words; "all" is all of them.
 
     Raises `UserError` for any other word.
     """
-    asked = [asked] if isinstance(asked, str) else asked
-    words = {word.strip().lower() for words in asked for word in words.split(",")} - {""}
+    emotions = [emotions] if isinstance(emotions, str) else emotions
+    words = {word.strip().lower() for words in emotions for word in words.split(",")} - {""}
     if unknown := sorted(words - {*EMOTIONS, "all"}):
         raise UserError(f"unknown emotion {unknown[0]!r}; use any of {', '.join(EMOTIONS)}, or all")
     if not words:
-        raise UserError(f"no emotion asked for; use any of {', '.join(EMOTIONS)}, or all")
+        raise UserError(f"no emotion given; use any of {', '.join(EMOTIONS)}, or all")
     return [emotion for emotion in EMOTIONS if emotion in words or "all" in words]
 
 
-def _prediction(picture: Picture, found: Prediction) -> PicturePrediction:
+def _of_picture(picture: Picture, found: Prediction) -> PicturePrediction:
     size = (picture.width, picture.height)
     return PicturePrediction(
         np.asarray(cv2.resize(found.probability, size, interpolation=cv2.INTER_LINEAR)), found.explanations

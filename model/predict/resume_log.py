@@ -1,7 +1,7 @@
-"""What `predict` has answered so far: a killed run goes on where it was.
+"""The resume log of the command `predict`: what is finished, so that a killed run goes on where it was.
 
 One line of JSON per finished picture, written when its maps are on the disk. A line that a kill cut in two is
-dropped. An answer counts only for the same model, params and code (`identity`), the same file behind the
+dropped. A prediction counts only for the same model, params and code (`identity`), the same file behind the
 picture's name, and while its own files are there and no other picture has taken their names.
 """
 
@@ -19,18 +19,18 @@ Row = dict[str, Any]
 
 
 class ResumeLog:
-    """The answers in one output folder; `close` it."""
+    """The finished predictions of one output folder; `close` it."""
 
     def __init__(self, path: Path, identity: str) -> None:
         """Read what is there; the folder must belong to this run alone.
 
         Args:
             path: the file; made where needed.
-            identity: fingerprint of everything that decides an answer, but for picture and emotion.
+            identity: fingerprint of everything that decides a prediction, but for picture and emotion.
         """
         self._identity = identity
         self._path = path
-        self._answers: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._entries: dict[tuple[str, str], Mapping[str, Any]] = {}
         whole = 0
         if path.is_file():
             data = path.read_bytes()
@@ -44,14 +44,14 @@ class ResumeLog:
     def _remember(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
-            for emotion, rows in entry["answers"].items():
-                self._answers[entry["name"], emotion] = {**entry, "rows": rows}
+            for emotion, rows in entry["predictions"].items():
+                self._entries[entry["name"], emotion] = {**entry, "rows": rows}
         except (ValueError, KeyError, TypeError, AttributeError):
-            pass  # not a line of ours: whatever it was about is answered again
+            pass  # not a line of ours: whatever it stood for is predicted again
 
     def rows(self, picture: Path, name: str, emotion: str) -> list[Row] | None:
-        """The answer about a picture whose outputs are called `name`, or None when there is none yet."""
-        entry = self._answers.get((name, emotion))
+        """The rows of a picture whose outputs are called `name`, or None when it is not finished."""
+        entry = self._entries.get((name, emotion))
         if entry is None or entry["identity"] != self._identity:
             return None
         if entry["image"] != picture.as_posix() or entry["stamp"] != stamp(picture):
@@ -61,9 +61,9 @@ class ResumeLog:
         return rows if rows and whole else None
 
     def append(
-        self, picture: Path, stamp: Sequence[int], name: str, answers: Mapping[str, Sequence[Row]]
+        self, picture: Path, stamp: Sequence[int], name: str, predictions: Mapping[str, Sequence[Row]]
     ) -> None:
-        """Note the answers about a picture, rows by emotion; on the disk when this returns.
+        """Log a picture's predictions, rows by emotion; on the disk when this returns.
 
         `stamp` is the file's from before it was read. Raises `RunFailed` when the disk is full.
         """
@@ -72,7 +72,7 @@ class ResumeLog:
             "image": picture.as_posix(),
             "stamp": stamp,
             "name": name,
-            "answers": answers,
+            "predictions": predictions,
         }
         line = json_line(entry)
         try:

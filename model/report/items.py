@@ -151,11 +151,11 @@ def item_cards(
         item = results.items[place]
         try:
             image = fit(read_image(results.paths.wikiart / results.files[item.key]), side)
-            truth = load_truth(item.map_path)
-        except (BadImage, BadArray) as error:
+            tiles = _tiles(results, item, image, load_truth(item.map_path))
+        except (BadImage, BadArray, ValueError) as error:  # ValueError: a map that score could not use either
             notes.append(f"{item.painting}, {item.emotion}: {error}")
             continue
-        tiles, explanations = _tiles(results, item, image, truth), _explanations(results, item)
+        explanations = _explanations(results, item)
         shown, more = list(item.utterances[:utterances]), max(len(item.utterances) - utterances, 0)
         cards.append(ItemCard(item, third, tiles, explanations, shown, more))
     return cards, notes

@@ -73,7 +73,7 @@ def look(paths: Paths, key: str, out: Path | None = None) -> Path:
         out: the HTML file; ``look/KEY.html`` when None.
 
     Raises:
-        UserError: no such artwork, several of that name, a picture that cannot be read, or a damaged tar.
+        UserError: no such artwork, several of that name, or a picture, map or tar that cannot be read.
     """
     work = find_artwork(paths, key)
     try:
@@ -84,6 +84,12 @@ def look(paths: Paths, key: str, out: Path | None = None) -> Path:
     regions = _one(paths, "regions", work)
     tar = paths.step("masks") / f"{shard_stem(work['shard'])}.tar"
     masks = TarMembers([tar] if tar.is_file() else [], "the masks step")
+    try:
+        sections = list(_sections(paths, work, fit(original, SIDE), regions, masks))
+    except ValueError as error:
+        raise UserError(
+            f"a map of {work['key']} cannot be shown: {error}; run the step that wrote it"
+        ) from None
     page = (
         environment()
         .get_template("look_template.html")
@@ -94,7 +100,7 @@ def look(paths: Paths, key: str, out: Path | None = None) -> Path:
             picture=data_uri(fit(original, 2 * SIDE)),
             regions=regions,
             boxes=None if regions is None else _region_picture(original, regions),
-            sections=list(_sections(paths, work, fit(original, SIDE), regions, masks)),
+            sections=sections,
             rejected=rejections(paths, work["shard"]).get(work["key"]),
             lineage=_lineage(masks, work["key"]),
         )

@@ -1,4 +1,4 @@
-"""What answering pictures of one's own takes: small encoders, a random model that knows them, pictures."""
+"""For predictions of one's own pictures: small encoders, a random model trained on them, pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,13 @@ def write_weights(folder: Path) -> BackbonesParams:
     )
 
 
-def about(backbones: BackbonesParams, **clip: Any) -> Provenance:
-    """The account that a training on features of these backbones gives."""
+def provenance_of(backbones: BackbonesParams, **clip: Any) -> Provenance:
+    """The provenance that a training on features of these backbones records."""
     sam, visual = (sha256_file(part.checkpoint) for part in (backbones.sam, backbones.clip))
     return Provenance(sam=SamProvenance("tiny", sam), clip=ClipProvenance("tiny", visual, **clip))
 
 
-def new_run(backbones: BackbonesParams, run: Path, account: Provenance | None, seed: int = 1) -> Path:
+def new_run(backbones: BackbonesParams, run: Path, provenance: Provenance | None, seed: int = 1) -> Path:
     torch.manual_seed(seed)
     model = build_pretrained(
         backbones.sam.checkpoint,
@@ -68,7 +68,7 @@ def new_run(backbones: BackbonesParams, run: Path, account: Provenance | None, s
         max_tokens=25,
         visual_dim=trained_shards.WIDTH,
     )
-    model.provenance = account
+    model.provenance = provenance
     model.save_pretrained(run)
     return run
 

@@ -18,42 +18,27 @@ from PIL import Image
 
 from model.predict import folder as module
 from model.predict.answer import PredictParams
-from model.predict.folder import JOURNAL, _write, predict_images, predictions_text
+from model.predict.folder import RESUME_LOG, _write, predict_images, predictions_text
 from model.predict.predictor import Predictor
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common import files
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from tests.imports import ROOT
-from tests.worlds.own_pictures import PARAMS, SIZES, about, new_run, write_pictures, write_weights
-
-
-@pytest.fixture(scope="module")
-def backbones(tmp_path_factory: pytest.TempPathFactory) -> BackbonesParams:
-    return write_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def run(backbones: BackbonesParams, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_run(backbones, tmp_path_factory.mktemp("runs") / "single", about(backbones))
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "pictures")
+from tests.worlds.own_pictures import PARAMS, SIZES, new_run, provenance_of
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
     """(pictures, questions) of every call of the model."""
     calls: list[tuple[int, int]] = []
-    plain = Predictor.answer
+    plain = Predictor.predict_prepared
 
     def noted(self: Predictor, pictures: Any, emotions: Any) -> Any:
         calls.append((len(pictures), sum(map(len, emotions))))
         return plain(self, pictures, emotions)
 
-    monkeypatch.setattr(Predictor, "answer", noted)
+    monkeypatch.setattr(Predictor, "predict_prepared", noted)
     return calls
 
 
@@ -113,7 +98,7 @@ def test_a_second_run_asks_nothing_and_only_what_changed_is_asked_again(
     Image.new("RGB", (30, 20)).save(pictures / "wide.png")
     assert again() == 2
     assert again(params=dataclasses.replace(PARAMS, temperature=0.7)) == 8
-    other = new_run(backbones, tmp_path / "other", about(backbones), seed=2)
+    other = new_run(backbones, tmp_path / "other", provenance_of(backbones), seed=2)
     assert again(model=other) == 8
 
 
@@ -161,7 +146,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(
 ) -> None:
     out, params = tmp_path / "out", dataclasses.replace(PARAMS, batch=1)
     predict_images(run, [pictures], ["awe"], out, params, backbones)
-    whole = {path.name: path.read_bytes() for path in out.iterdir() if path.name != JOURNAL}
+    whole = {path.name: path.read_bytes() for path in out.iterdir() if path.name != RESUME_LOG}
     shutil.rmtree(out)
     weights = [str(backbones.sam.checkpoint), str(backbones.clip.checkpoint)]
     command = [sys.executable, "-c", KILLED, str(run), str(pictures), str(out), *weights]
@@ -169,14 +154,14 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
     assert not (out / "predictions.jsonl").exists()
-    journal = (out / JOURNAL).read_bytes()
-    assert journal.count(b"\n") == 2 and not journal.endswith(b"\n")
+    log = (out / RESUME_LOG).read_bytes()
+    assert log.count(b"\n") == 2 and not log.endswith(b"\n")
     asked.clear()
     predict_images(run, [pictures], ["awe"], out, params, backbones)
     assert len(asked) == len(SIZES) - 2
     predict_images(run, [pictures], ["awe"], out, params, backbones)
     assert len(asked) == len(SIZES) - 2
-    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != JOURNAL} == whole
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != RESUME_LOG} == whole
 
 
 def test_a_picture_that_changes_meanwhile_is_not_dropped(
@@ -205,7 +190,7 @@ def test_mistakes_are_named(run: Path, pictures: Path, backbones: BackbonesParam
     (pictures / "empty").mkdir()
     for path, emotion, message in (
         ("wide.png", "joy", "unknown emotion 'joy'"),
-        ("wide.png", ",", "no emotion asked for"),
+        ("wide.png", ",", "no emotion given"),
         ("none.png", "fear", "does not exist"),
         ("empty", "awe", "no picture"),
         ("*.tif", "awe", "no picture .* matches"),

@@ -27,22 +27,7 @@ from pipeline.parallel.map_shards import ParallelParams
 from pipeline.releases.wikiart import read_image
 from tests.imports import ROOT
 from tests.worlds.backbones import write_backbones, write_world
-from tests.worlds.own_pictures import PARAMS, SIZES, about, new_run, write_pictures, write_weights
-
-
-@pytest.fixture(scope="module")
-def backbones(tmp_path_factory: pytest.TempPathFactory) -> BackbonesParams:
-    return write_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def run(backbones: BackbonesParams, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return new_run(backbones, tmp_path_factory.mktemp("runs") / "single", about(backbones))
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "pictures")
+from tests.worlds.own_pictures import PARAMS, SIZES, new_run, provenance_of
 
 
 def test_batched_equals_one_by_one(run: Path, pictures: Path, backbones: BackbonesParams) -> None:
@@ -65,7 +50,7 @@ def test_raw_pictures_are_answered_as_their_cached_features(
     cached = FeaturesParams(sam_dtype=dtype, clip_normalisation=normalisation, batch=2)
     build_features(paths, cached, backbones, ParallelParams())
     samples = dict(read_tar(paths.step("features") / "000000.tar"))
-    account = about(backbones, normalisation=normalisation)
+    account = provenance_of(backbones, normalisation=normalisation)
     assert account.sam is not None
     account = dataclasses.replace(account, sam=dataclasses.replace(account.sam, dtype=dtype))
     predictor = Predictor.load(new_run(backbones, tmp_path / "run", account), backbones, PARAMS)

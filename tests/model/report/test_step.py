@@ -21,6 +21,7 @@ from model.maps.overlay import data_uri, fit, lit, unit_map
 from model.report.charts import Line, line_chart, thin, ticks
 from model.report.curves import read_curves
 from model.report.items import choose
+from model.report.look import look
 from model.report.step import ReportParams, build_report
 from model.report.templates import artist_and_title
 from pipeline.backbones.params import BackbonesParams
@@ -28,7 +29,8 @@ from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
-from pipeline.common.schema import ARTWORKS
+from pipeline.common.schema import ARTWORKS, map_name
+from pipeline.common.tars import npy_bytes
 from tests.worlds import indexed_shards
 
 
@@ -191,6 +193,22 @@ def test_an_unreadable_picture_is_named_and_not_fatal(world: Paths, tmp_path: Pa
     assert text.count("<article>") == 14
     assert "not-an-image" in text
     assert painting in text
+
+
+def test_a_map_that_cannot_be_used_is_named_and_not_fatal(world: Paths, tmp_path: Path) -> None:
+    paths = copy_of(world, tmp_path)
+    key, painting = indexed_shards.artworks(8)[3]
+    name = map_name("emosem-multi", "anger")
+    unusable = npy_bytes(np.full((8, 12), np.nan, np.float16))
+    indexed_shards.rewrite(
+        paths.step("predict") / "multi" / "maps.tar",
+        lambda samples: [(k, m | {name: unusable} if k == key else m) for k, m in samples],
+    )
+    text = build(paths, items=16)
+    assert text.count("<article>") == 15
+    assert f"{painting}, anger" in text
+    with pytest.raises(UserError, match=f"a map of {key} cannot be shown"):
+        look(paths, key, tmp_path / "page.html")
 
 
 def test_no_items_at_all_still_gives_a_page(world: Paths) -> None:
