@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from model.maps.map_files import decode_png
 from pipeline.common.params import Paths
 from pipeline.common.schema import shard_stem
+from pipeline.common.tables import table_file
 from pipeline.common.tars import TarMembers
 from pipeline.releases.apolo import ApoloItem
 
@@ -23,7 +24,7 @@ class PseudoMasks:
 
     def __init__(self, paths: Paths, keys: Iterable[str]) -> None:
         wanted = set(keys)
-        table = pq.read_table(paths.step("utterances") / "artworks.parquet", columns=["key", "shard"])
+        table = pq.read_table(table_file(paths, "artworks"), columns=["key", "shard"])
         rows = zip(table["key"].to_pylist(), table["shard"].to_pylist(), strict=True)
         shards = sorted({shard for key, shard in rows if key in wanted})
         tars = (paths.step("masks") / f"{shard_stem(shard)}.tar" for shard in shards)

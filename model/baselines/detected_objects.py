@@ -20,6 +20,7 @@ from pipeline.common.files import write_parquet
 from pipeline.common.geometry import pixel_ranges
 from pipeline.common.params import Paths
 from pipeline.common.schema import REGIONS
+from pipeline.common.tables import table_file
 from pipeline.releases.apolo import ApoloItem
 
 FILE = "objects.parquet"
@@ -70,7 +71,7 @@ def write_objects(
             f"baselines: the regions in {params.regions} are of {', '.join(foreign)}, not of {method}, whose "
             f"regions.source is {' or '.join(SOURCES[method])}"
         )
-    works = pq.read_table(paths.step("utterances") / "artworks.parquet", columns=["key", "width", "height"])
+    works = pq.read_table(table_file(paths, "artworks"), columns=["key", "width", "height"])
     sizes = {row["key"]: row for row in works.to_pylist()}
     rows = [
         sizes[row["key"]] | {"boxes": confident_boxes(row, params.confidence)}

@@ -22,6 +22,7 @@ from model.maps.prediction_writer import ItemPrediction, write_predictions
 from model.predict.answer import BatchQuery, Prediction, PredictParams, predict_batch
 from pipeline.common.emotions import EMOTIONS, emotion_index
 from pipeline.common.params import Paths
+from pipeline.common.tables import table_file
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem, load_items
 
@@ -33,9 +34,7 @@ def predict_items(paths: Paths, params: PredictParams, variant: str) -> dict[str
     """Predict every APOLO item with ``runs/VARIANT``; returns counts. `UserError` for absent inputs."""
     index = Index.load(paths.step("shards"))
     model = EmoSEM.from_pretrained(paths.runs / variant, params.torch_device())
-    utterances, artworks = (
-        pq.read_table(paths.step("utterances") / f"{name}.parquet") for name in ("utterances", "artworks")
-    )
+    utterances, artworks = (pq.read_table(table_file(paths, name)) for name in ("utterances", "artworks"))
     items, rejects = load_items(paths.apolo, utterances, artworks)
     known = [item for item in items if item.key in index]
     method = method_name(model.config)

@@ -16,6 +16,7 @@ from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.schema import map_name
+from pipeline.common.tables import table_file
 from pipeline.common.tars import TarMembers
 from pipeline.releases.apolo import ApoloItem, load_items
 from pipeline.releases.apolo_arrays import BadArray, load_truth
@@ -108,7 +109,7 @@ class Results:
             for row in pq.read_table(folder / "predictions.parquet").to_pylist():
                 self.rows.setdefault((row["method"], row["key"], row["item_emotion"]), row)
         self.maps = TarMembers((folder / "maps.tar" for folder in folders), "the predict step")
-        works = pq.read_table(paths.step("utterances") / "artworks.parquet")
+        works = pq.read_table(table_file(paths, "artworks"))
         self.files = dict(zip(works["key"].to_pylist(), works["path"].to_pylist(), strict=True))
         utterances = pq.read_table(paths.step("utterances") / "utterances.parquet")
         self.items = {(i.key, i.emotion): i for i in load_items(paths.apolo, utterances, works)[0]}
