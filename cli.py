@@ -35,19 +35,6 @@ RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Also redo the shards that had to leave artworks out.")
 ]
 PARAMS = Path("params.yaml")
-MODEL_SECTIONS = {
-    "train": "model.train.params:TrainParams",
-    "predict": "model.predict.answer:PredictParams",
-    "alignment": "model.alignment.step:AlignmentParams",
-    "baselines": "model.baselines.params:BaselinesParams",
-    "score": "model.score.params:ScoreParams",
-    "label_card": "model.label_card.sweep:LabelCardParams",
-    "ablations": "model.train.ablations:AblationsParams",
-    "report": "model.report.step:ReportParams",
-    "pretrain": "model.pretrain.tiny:PretrainParams",
-    "bench": "model.bench.factory:BenchParams",
-}
-"""Params sections of what is trained and judged, for `doctor`, as MODULE:CLASS."""
 
 
 class Paradigm(enum.StrEnum):
@@ -399,7 +386,7 @@ def doctor(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
     from model.metrics.text import find_java
     from pipeline.doctor.examine import examine, failed, findings_text
 
-    findings = examine(params, MODEL_SECTIONS, find_java)
+    findings = examine(params, find_java)
     listed = {"findings": [dataclasses.asdict(finding) for finding in findings]}
     print(json.dumps(listed, indent=1) if as_json else findings_text(findings))
     raise typer.Exit(1 if failed(findings) else 0)

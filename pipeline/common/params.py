@@ -10,16 +10,10 @@ import pydantic
 import yaml
 
 from pipeline.common.errors import UserError
+from pipeline.common.sections import SECTIONS
 
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 """Config of every params dataclass: unknown keys and values of the wrong type are refused."""
-
-SECTIONS = (
-    *("paths", "backbones", "parallel", "gallery", "utterances", "regions", "similarity", "features"),
-    *("masks", "shards", "train", "predict", "alignment", "baselines", "score", "report", "pretrain"),
-    *("plan", "bench", "label_card", "ablations"),
-)
-"""All that a params file may hold: a misspelt section would be ignored, and its step would take defaults."""
 
 T = TypeVar("T")
 

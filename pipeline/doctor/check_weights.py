@@ -57,7 +57,7 @@ def _clip(context: Context) -> Iterator[Finding]:
 
 
 def _score_clip(context: Context) -> Iterator[Finding]:
-    params = getattr(context.section("score"), "clip", None) if "score" in context.types else None
+    params = context.section("score").clip
     if params is None or params == context.section("backbones").clip:
         return
     yield from _file(

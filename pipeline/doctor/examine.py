@@ -6,24 +6,24 @@ before the check that needs it, so that a broken installation can be examined to
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pipeline.common.errors import UserError
+from pipeline.common.sections import SECTIONS
 from pipeline.doctor.finding import Check, Context, Finding, NotChecked
 
 
-def examine(params_file: Path, sections: Mapping[str, str], java: Callable[[], Path]) -> list[Finding]:
+def examine(params_file: Path, java: Callable[[], Path]) -> list[Finding]:
     """Run every check.
 
     Args:
         params_file: as every command takes it; it may be missing or broken.
-        sections: more sections of it, as `FACTORY_SECTIONS`.
         java: gives a Java that runs, or raises `UserError`.
     """
     from pipeline.doctor import check_data, check_device, check_machine, check_weights
 
-    context = Context(params_file, sections, java)
+    context = Context(params_file, java)
     checks = {
         "packages": check_machine.packages,
         "params": params_are_valid,
@@ -50,15 +50,15 @@ def run_check(name: str, check: Check, context: Context) -> Iterator[Finding]:
 
 def params_are_valid(context: Context) -> Iterator[Finding]:
     """Every section of the params file, unknown ones included: a misspelt section would be ignored."""
-    unknown = [name for name in context.raw if name not in context.types]
+    unknown = [name for name in context.raw if name not in SECTIONS]
     bad = 0
-    for name in context.types:
+    for name in SECTIONS:
         for finding in run_check("params", functools.partial(_section, name=name), context):
             bad += finding.status == "fail"
             yield finding
     for section in unknown:
-        near = difflib.get_close_matches(str(section), context.types, n=1)
-        way_out = f"did you mean {near[0]}?" if near else f"known are {', '.join(context.types)}"
+        near = difflib.get_close_matches(str(section), SECTIONS, n=1)
+        way_out = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
         yield Finding("params", "fail", f"nothing reads the section {section!r}", way_out)
     if not bad and not unknown:
         yield Finding("params", "ok", f"{len(context.raw)} sections of {context.params_file} are valid")

@@ -5,30 +5,15 @@ import dataclasses
 import functools
 import importlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths, parse_section, read_sections
+from pipeline.common.sections import SECTIONS
 
 Status = Literal["ok", "warn", "fail"]
-
-
-FACTORY_SECTIONS = {
-    "paths": "pipeline.common.params:Paths",
-    "backbones": "pipeline.backbones.params:BackbonesParams",
-    "parallel": "pipeline.parallel.map_shards:ParallelParams",
-    "gallery": "pipeline.gallery.world:GalleryParams",
-    "utterances": "pipeline.utterances.step:UtterancesParams",
-    "regions": "pipeline.regions.params:RegionsParams",
-    "similarity": "pipeline.similarity.step:SimilarityParams",
-    "features": "pipeline.features.params:FeaturesParams",
-    "masks": "pipeline.masks.recipe:MasksParams",
-    "shards": "pipeline.shards.step:ShardsParams",
-    "plan": "pipeline.plan.plan:PlanParams",
-}
-"""Sections of a params file and the dataclass of each, as MODULE:CLASS. Training's come from the caller."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +33,8 @@ class NotChecked(Exception):  # noqa: N818 - no error: something else has to be 
 class Context:
     """What the checks look at."""
 
-    def __init__(self, params_file: Path, sections: Mapping[str, str], java: Callable[[], Path]) -> None:
+    def __init__(self, params_file: Path, java: Callable[[], Path]) -> None:
         self.params_file = params_file
-        self.types = {**FACTORY_SECTIONS, **sections}
         self.find_java = java
 
     @functools.cached_property
@@ -60,7 +44,7 @@ class Context:
 
     def parse(self, name: str) -> Any:
         """A section as its dataclass. Raises `UserError`, and whatever importing its module raises."""
-        module, _, cls = self.types[name].partition(":")
+        module, _, cls = SECTIONS[name].partition(":")
         kind = getattr(importlib.import_module(module), cls)
         return parse_section(self.raw.get(name), name, kind, str(self.params_file))
 

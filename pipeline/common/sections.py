@@ -1,0 +1,26 @@
+"""All that a params file may hold: the one list of its sections."""
+
+SECTIONS = {
+    "paths": "pipeline.common.params:Paths",
+    "backbones": "pipeline.backbones.params:BackbonesParams",
+    "parallel": "pipeline.parallel.map_shards:ParallelParams",
+    "gallery": "pipeline.gallery.world:GalleryParams",
+    "utterances": "pipeline.utterances.step:UtterancesParams",
+    "regions": "pipeline.regions.params:RegionsParams",
+    "similarity": "pipeline.similarity.step:SimilarityParams",
+    "features": "pipeline.features.params:FeaturesParams",
+    "masks": "pipeline.masks.recipe:MasksParams",
+    "shards": "pipeline.shards.step:ShardsParams",
+    "plan": "pipeline.plan.plan:PlanParams",
+    "train": "model.train.params:TrainParams",
+    "predict": "model.predict.answer:PredictParams",
+    "alignment": "model.alignment.step:AlignmentParams",
+    "baselines": "model.baselines.params:BaselinesParams",
+    "score": "model.score.params:ScoreParams",
+    "label_card": "model.label_card.sweep:LabelCardParams",
+    "ablations": "model.train.ablations:AblationsParams",
+    "report": "model.report.step:ReportParams",
+    "pretrain": "model.pretrain.tiny:PretrainParams",
+    "bench": "model.bench.factory:BenchParams",
+}
+"""Section -> the dataclass that reads it, as MODULE:CLASS, so that naming it imports nothing."""
