@@ -1,5 +1,5 @@
 """What is trained, and how it is judged. Reads shards, never the image folder.
 
-Reading order: emosem (the network) - mask_decoder, projectors, captioner (its parts) - losses - data -
-train - predict - score.
+Reading order: emosem (the network and its losses) - data (shards to batches) - train - predict - score.
+docs/architecture.md has the map.
 """

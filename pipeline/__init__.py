@@ -1,13 +1,13 @@
 """From paintings and words to training shards. Knows nothing of training.
 
-The data's way, one module (and one DVC stage, params section, data folder and test) a step:
+The steps in order; each has a folder here, a DVC stage, a params section, a data folder and a folder of tests:
 
     gallery      draws a stand-in for ArtEmis + WikiArt + APOLO, in their released layouts
     utterances   who said what, about which artwork; split; shard map
     regions      boxes that a detector proposes on each artwork
     similarity   CLIP(region crop) x CLIP(utterance), one float per region: the factored pseudo-mask
     masks        the factored masks painted: one pseudo emotion mask per (artwork, emotion)
-    features     frozen SAM and CLIP grids, once per artwork
+    features     frozen SAM and CLIP features, once per artwork
     shards       index, checks, statistics and dataset card of features + masks
 """
 
