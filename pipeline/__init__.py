@@ -1,6 +1,6 @@
 """From paintings and words to training shards. Knows nothing of training.
 
-The steps in order; each has a folder here, a DVC stage, a params section, a data folder and a folder of tests:
+The steps in order; each has a folder here, a DVC stage, a params section, a data folder and its tests:
 
     gallery      draws a stand-in for ArtEmis + WikiArt + APOLO, in their released layouts
     utterances   who said what, about which artwork; split; shard map
