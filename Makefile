@@ -17,7 +17,9 @@ repro: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
+# A new environment each time: one that is there already would keep the versions it has.
 test-newest:
+	rm -rf .venv-newest
 	$(MAKE) VENV=.venv-newest LOCK= test
 
 lint: $(VENV)/installed-dev
