@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from model.alignment.networks import EmotionClassifier
 from model.metrics import text
 from model.score.clipscore_images import PictureJudge
 from pipeline.common.emotions import ALL_EMOTIONS
+from pipeline.releases.apolo import ApoloItem
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,14 @@ class ReferenceItems:
     references: Sequence[tuple[str, ...]]
     """What people wrote."""
 
-
-TEXTS = pa.schema(
-    [
-        ("method", pa.string()),
-        ("key", pa.string()),
-        ("emotion", pa.string()),
-        ("draw", pa.int32()),
-        ("explanation", pa.string()),  # empty where the method said nothing
-        ("ea", pa.string()),  # the emotion that the classifier reads in it; null where nothing was said
-        ("clipscore", pa.float64()),  # null where the picture cannot be read
-        ("rouge_l", pa.float64()),  # percent; null, as are the counts, where these metrics could not be run
-        ("bleu", pa.list_(pa.float64())),  # counts, see `text_counts.bleu`
-        ("meteor", pa.list_(pa.float64())),  # counts, see `text_counts.meteor`
-    ]
-)
-"""One row per method, item that counts, and draw."""
+    @classmethod
+    def of(cls, items: Sequence[ApoloItem]) -> "ReferenceItems":
+        """The emotions and utterances of APOLO's items."""
+        return cls(
+            keys=[item.key for item in items],
+            emotions=[item.emotion for item in items],
+            references=[item.utterances for item in items],
+        )
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Draw:
     """One draw of one method, and how it was judged."""
 
     texts: Sequence[str]
-    """Per item; empty where the method said nothing."""
+    """Per item; empty where the method has none."""
     emotions: list[str | None]
     """Per item, the emotion that the classifier reads."""
     clipscores: np.ndarray
@@ -83,7 +75,7 @@ class MethodExplanations:
 def score_explanations(
     items: ReferenceItems,
     draws: Mapping[str, Sequence[Sequence[str]]],
-    judge: EmotionClassifier,
+    classifier: EmotionClassifier,
     pictures: PictureJudge,
 ) -> tuple[dict[str, MethodExplanations], list[str]]:
     """Judge every method's explanations; also a line for every metric that could not be run.
@@ -101,7 +93,8 @@ def score_explanations(
     explanations = {}
     for name, several in draws.items():
         judged = [
-            _judge(items, draw, judge, pictures, scores.get(f"{name} {d}")) for d, draw in enumerate(several)
+            _judge(items, draw, classifier, pictures, scores.get(f"{name} {d}"))
+            for d, draw in enumerate(several)
         ]
         explanations[name] = MethodExplanations(judged, over_draws([_row(items, draw) for draw in judged]))
     return explanations, problems
@@ -110,14 +103,15 @@ def score_explanations(
 def _judge(
     items: ReferenceItems,
     draw: Sequence[str],
-    judge: EmotionClassifier,
+    classifier: EmotionClassifier,
     pictures: PictureJudge,
     scores: text.TextScores | None,
 ) -> Draw:
-    spoken = [bool(answer.strip()) for answer in draw]
-    read = [ALL_EMOTIONS[i] if says else None for i, says in zip(judge.classify(draw), spoken, strict=True)]
+    filled = [bool(answer.strip()) for answer in draw]
+    labels = classifier.classify(draw)
+    read = [ALL_EMOTIONS[i] if any_text else None for i, any_text in zip(labels, filled, strict=True)]
     seen = pictures.score(items.keys, draw)
-    return Draw(draw, read, np.where(np.array(spoken) | np.isnan(seen), seen, 0.0), scores)
+    return Draw(draw, read, np.where(np.array(filled) | np.isnan(seen), seen, 0.0), scores)
 
 
 def _row(items: ReferenceItems, draw: Draw) -> dict[str, float]:
@@ -141,27 +135,3 @@ def over_draws(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         merged[column] = float(np.mean(values))
         merged[f"{column}_sd"] = float(np.std(values, ddof=1))
     return merged
-
-
-def text_table(items: ReferenceItems, explanations: Mapping[str, MethodExplanations]) -> pa.Table:
-    """`TEXTS`, in the order of methods, draws and items."""
-    rows = [
-        {
-            "method": method,
-            "key": items.keys[i],
-            "emotion": items.emotions[i],
-            "draw": d,
-            "explanation": draw.texts[i],
-            "ea": draw.emotions[i],
-            "clipscore": None if np.isnan(draw.clipscores[i]) else float(draw.clipscores[i]),
-            "rouge_l": None if draw.scores is None else float(draw.scores.rouge_l[i]),
-            "bleu": None if draw.scores is None else draw.scores.bleu[i].tolist(),
-            "meteor": None
-            if draw.scores is None or draw.scores.meteor is None
-            else draw.scores.meteor[i].tolist(),
-        }
-        for method, answer in explanations.items()
-        for d, draw in enumerate(answer.draws)
-        for i in range(len(items.keys))
-    ]
-    return pa.Table.from_pylist(rows, schema=TEXTS)

@@ -2,23 +2,32 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
+from pipeline.common.tables import table_file
 from pipeline.releases.apolo import ApoloItem, load_items, load_items_of_csv
 
 ApoloItems = tuple[list[ApoloItem], list[ApoloItem], list[str]]
 """(items of the split, items of both splits, what is wrong with others)."""
 
 
+def read_tables(paths: Paths) -> tuple[pa.Table, pa.Table]:
+    """The tables `schema.UTTERANCES` and `schema.ARTWORKS`. `UserError` when there is none."""
+    return pq.read_table(table_file(paths, "utterances")), pq.read_table(table_file(paths, "artworks"))
+
+
+def find_items(apolo: Path, split: str, utterances: pa.Table, artworks: pa.Table) -> ApoloItems:
+    """The items whose artworks and utterances are in the tables. `UserError` without any."""
+    every, rejects = load_items(apolo, utterances, artworks)
+    return _of_split(apolo, split, every, [f"{reject.reason}: {reject.detail}" for reject in rejects])
+
+
 def read_items(apolo: Path, split: str, paths: Paths) -> ApoloItems:
     """The items whose artworks and utterances the pipeline has kept. `UserError` without any."""
-    tables = [paths.step("utterances") / f"{name}.parquet" for name in ("utterances", "artworks")]
-    if absent := [str(table) for table in tables if not table.is_file()]:
-        raise UserError(f"{', '.join(absent)} missing; run the utterances step")
-    every, rejects = load_items(apolo, pq.read_table(tables[0]), pq.read_table(tables[1]))
-    return _of_split(apolo, split, every, [f"{reject.reason}: {reject.detail}" for reject in rejects])
+    return find_items(apolo, split, *read_tables(paths))
 
 
 def read_released_items(apolo: Path, split: str, paths: Paths) -> ApoloItems:

@@ -7,10 +7,23 @@ from pydantic import Field
 
 from model.metrics.segmentation import Boxes, Scaling
 from model.metrics.thresholds import MAX_STEPS
-from model.score.statistics.bootstrap import StatisticsParams
 from pipeline.backbones.params import ClipParams
 from pipeline.common.params import STRICT
 from pipeline.common.protocol import THRESHOLD
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class StatisticsParams:
+    """The bootstrap, see `statistics.bootstrap`."""
+
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Resamples of all items."""
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of the intervals."""
+    unit: Literal["item", "painting"] = "item"
+    """What is drawn: items, or paintings with all their items (wider: items of one painting are alike)."""
+    seed: int = 0
+    """Of the resamples."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)

@@ -24,8 +24,6 @@ DESCRIPTIONS = ("emo_rel", "mask_prefix", "prompt_prefix", "backbone")
 """What is true of a method, whoever runs it."""
 PAPERS_BACKBONES = ("SAM vit_b", "CLIP ViT-B-16")
 COUNTED = "the paper's sizes, no weights"
-SAME = 0.005
-"""Percent: an interval is around the score that stands beside it, up to rounding."""
 
 
 def published() -> dict[str, Any]:
@@ -122,21 +120,17 @@ def _rows_here(
     same_data = metrics["split"] == "test" and metrics["items"]["counted"] == items and "gallery" not in data
     same_weights = all(part in weights for part in PAPERS_BACKBONES)
     marks = ("" if same_data else "†") + ("" if same_weights else "‡")
+    estimates = statistics.get("methods", {})
     rows: dict[str, dict[str, TableCell]] = {}
     for row in metrics["rows"]:
         rows[row["method"]] = cells = {}
         for column in (column for column, _, _ in COLUMNS if column in row):
-            low, high = _interval(statistics, row["method"], column, row[column]) or (None, None)
-            cells[column] = TableCell(row[column], data, weights, marks, low, high, row.get(f"{column}_sd"))
+            estimate = estimates.get(row["method"], {}).get(column, {})
+            cells[column] = TableCell(
+                *(row[column], data, weights, marks),
+                *(estimate.get("low"), estimate.get("high"), row.get(f"{column}_sd")),
+            )
     return rows
-
-
-def _interval(statistics: Mapping[str, Any], method: str, column: str, value: float) -> tuple[float, ...]:
-    """(low, high) of a cell; nothing where there is no interval, or only that of an earlier score."""
-    found = statistics.get("methods", {}).get(method, {}).get(column)
-    if found is None or abs(found["value"] - value) > SAME:
-        return ()
-    return found["low"], found["high"]
 
 
 def _row_of_maps(name: str, other: Mapping[str, Any], items: int) -> dict[str, TableCell]:

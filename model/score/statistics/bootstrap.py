@@ -1,10 +1,9 @@
 """How sure a score is: intervals, paired tests, breakdowns and histograms over the items of step `score`.
 
-A pure function of two tables, `ITEMS` (one row per method and item) and `TEXTS` (one per method, item and
-draw). All methods stand on the same items, so every resample takes the same items for all of them: the
-difference of two cells then has its own, narrower interval. Columns that are shares or means are sums over
-items divided by sums; corpus BLEU and METEOR are not, but follow from summed counts, which are resampled
-instead (Koehn 2004, "Statistical significance tests for machine translation evaluation").
+A pure function of `Scores`. All methods stand on the same items, so every resample takes the same items for
+all of them: the difference of two cells then has its own, narrower interval. Columns that are shares or means
+are sums over items divided by sums; corpus BLEU and METEOR are not, but follow from summed counts, which are
+resampled instead (Koehn 2004, "Statistical significance tests for machine translation evaluation").
 
 Intervals are percentiles of the bootstrap; of a share on which all items agree, about which resamples have
 nothing to say, Clopper and Pearson's. A paired p-value is twice the smaller share of resamples on either
@@ -15,39 +14,18 @@ test. With many pairs some p-values are small by luck: `p_holm` is Holm's correc
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import pydantic
-from pydantic import Field
 
-from model.score.statistics import page
-from model.score.statistics.cells import ScoreCell, ScoreCells, read_cells
-from pipeline.common.files import write_bytes, write_json
+from model.score.params import StatisticsParams
+from model.score.scores import Scores
+from model.score.statistics.cells import ScoreCell, ScoreCells, score_cells
 from pipeline.common.fingerprint import as_json
-from pipeline.common.params import STRICT, Paths
-from pipeline.common.tables import table_file
 
 DRAWN = 1 << 21
 """Units drawn at a time: some 16 MiB an array."""
 HISTOGRAM_BINS = 20
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class StatisticsParams:
-    """The bootstrap."""
-
-    resamples: Annotated[int, Field(ge=100)] = 10_000
-    """Resamples of all items."""
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Of the intervals."""
-    unit: Literal["item", "painting"] = "item"
-    """What is drawn: items, or paintings with all their items (wider: items of one painting are alike)."""
-    seed: int = 0
-    """Of the resamples."""
 
 
 # ---- bootstrap -------------------------------------------------------------------------------------
@@ -205,32 +183,29 @@ def break_down(
     return parts
 
 
-def histograms(items: pa.Table) -> dict[str, Any]:
+def histograms(scores: Scores) -> dict[str, Any]:
     """Items per IoU bin of every method; the last bin includes 1."""
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-    methods = list(dict.fromkeys(items["method"].to_pylist()))
-    counts: dict[str, dict[str, list[int]]] = {}
-    for method in methods:
-        mine = items.filter(pc.equal(items["method"], method))
-        counts[method] = {
-            mode: np.histogram(mine[f"iou_{mode}"].drop_null().to_numpy(), edges)[0].tolist()
-            for mode in ("seg", "box")
+    masks = scores.masks
+    counts = {
+        method: {
+            mode: np.histogram(ious[m][masks.counted], edges)[0].tolist()
+            for mode, ious in (("seg", masks.iou_seg), ("box", masks.iou_box))
         }
+        for m, method in enumerate(scores.methods)
+    }
     return {"edges": [round(float(edge), 6) for edge in edges], "methods": counts}
 
 
 # ---- all of it -------------------------------------------------------------------------------------
 
 
-def summarise(
-    items: pa.Table, texts: pa.Table, styles: Mapping[str, str], params: StatisticsParams
-) -> dict[str, Any]:
-    """The content of metrics/statistics.json.
+def summarise(scores: Scores, styles: Mapping[str, str], params: StatisticsParams) -> dict[str, Any]:
+    """The content of metrics/statistics.json; `styles` is the art style of each key.
 
-    `items` and `texts` as `score.ITEMS` and `explanations.TEXTS`, `styles` the art style of each key. Raises
-    `ValueError` when the methods do not stand on the same items, or none counts.
+    Raises `ValueError` when no item counts.
     """
-    table = read_cells(items, texts)
+    table = score_cells(scores)
     if not len(table):
         raise ValueError("no item counts, so there is nothing to be sure of")
     found = list(cell_intervals(table, params))
@@ -245,17 +220,5 @@ def summarise(
         "pairs": compare(found, params),
         "by_emotion": break_down(table, table.emotions, params),
         "by_style": break_down(table, by_style, params),
-        "histograms": histograms(items),
+        "histograms": histograms(scores),
     }
-
-
-def write_statistics(
-    paths: Paths, items: pa.Table, texts: pa.Table, params: StatisticsParams
-) -> dict[str, Any]:
-    """`summarise`, written to metrics/statistics.json and, for people, metrics/statistics.md."""
-    artworks = pq.read_table(table_file(paths, "artworks"), columns=["key", "art_style"])
-    styles = dict(zip(artworks["key"].to_pylist(), artworks["art_style"].to_pylist(), strict=True))
-    found = summarise(items, texts, styles, params)
-    write_json(paths.metrics / "statistics.json", found)
-    write_bytes(paths.metrics / "statistics.md", page.markdown(found).encode())
-    return found

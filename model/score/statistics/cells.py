@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from model.metrics.text_counts import BLEU, bleu, meteor
+from model.score.explanations import Draw
+from model.score.scores import Scores
 
 MASKS = {
     f"{column}{suffix}": (f"iou_{mode}{suffix}", percent / 100)
@@ -104,35 +104,19 @@ class ScoreCells:
         )
 
 
-def read_cells(items: pa.Table, texts: pa.Table) -> ScoreCells:
-    """Cells of the tables `score.ITEMS` and `explanations.TEXTS`.
-
-    Items without a usable label count for no method and are left out. Raises `ValueError` when the methods do
-    not stand on the same items.
-    """
-    frame = items.select(["method", "key", "painting", "emotion", *MEANS.values()]).to_pydict()
-    methods = list(dict.fromkeys(frame["method"]))
-    rows = {method: [i for i, name in enumerate(frame["method"]) if name == method] for method in methods}
-    first = rows[methods[0]] if methods else []
-    names = [(frame["key"][i], frame["emotion"][i]) for i in first]
-    for method, places in rows.items():
-        if [(frame["key"][i], frame["emotion"][i]) for i in places] != names:
-            raise ValueError(f"{method} does not stand on the items of {methods[0]}, in their order")
-    counted = [n for n, i in enumerate(first) if frame["iou_seg"][i] is not None]
-    cells: list[ScoreCell] = []
-    for method, places in rows.items():
-        kept = [places[n] for n in counted]
-        ious = {
-            column: np.array([frame[column][i] for i in kept], dtype=np.float64) for column in MEANS.values()
-        }
-        cells += _mask_cells(method, ious)
-        cells += _text_cells(method, texts, [names[n] for n in counted])
-    return ScoreCells(
-        [names[n][0] for n in counted],
-        [frame["painting"][first[n]] for n in counted],
-        [names[n][1] for n in counted],
-        cells,
+def score_cells(scores: Scores) -> ScoreCells:
+    """Every method's cells, over the items that count."""
+    items, masks = scores.counted, scores.masks
+    emotions = [item.emotion for item in items]
+    ious = dict(
+        zip(MEANS.values(), (masks.iou_box, masks.iou_seg, masks.iou_box_val, masks.iou_seg_val), strict=True)
     )
+    cells: list[ScoreCell] = []
+    for m, method in enumerate(scores.methods):
+        cells += _mask_cells(method, {column: table[m][masks.counted] for column, table in ious.items()})
+        if items and method in scores.explanations:
+            cells += _text_cells(method, scores.explanations[method].draws, emotions)
+    return ScoreCells([item.key for item in items], [item.painting for item in items], emotions, cells)
 
 
 def _mask_cells(method: str, ious: Mapping[str, np.ndarray]) -> list[ScoreCell]:
@@ -148,29 +132,26 @@ def _mask_cells(method: str, ious: Mapping[str, np.ndarray]) -> list[ScoreCell]:
     return cells
 
 
-def _text_cells(method: str, texts: pa.Table, names: Sequence[tuple[str, str]]) -> list[ScoreCell]:
-    """EA, CLIPScore, ROUGE-L, BLEU and METEOR of one method, over its draws; empty when it says nothing."""
-    mine = texts.filter(pc.equal(texts["method"], method)).to_pylist()
-    if not mine or not names:
-        return []
-    draws = 1 + max(row["draw"] for row in mine)
-    by_item = {(row["key"], row["emotion"], row["draw"]): row for row in mine}
-    ordered = [[by_item[*name, d] for d in range(draws)] for name in names]
-
-    def numbers(field: str) -> np.ndarray:
-        return np.array([[row[field] for row in several] for several in ordered], dtype=np.float64)
-
-    right = np.array([[row["ea"] == row["emotion"] for row in several] for several in ordered])
-    cells: list[ScoreCell | None] = (
-        [_share(method, "ea", right[:, 0])] if draws == 1 else [_mean(method, "ea", right.astype(np.float64))]
+def _text_cells(method: str, draws: Sequence[Draw], emotions: Sequence[str]) -> list[ScoreCell]:
+    """EA, CLIPScore, ROUGE-L, BLEU and METEOR of one method, over its draws."""
+    right = np.array(
+        [[draw.emotions[i] == emotion for draw in draws] for i, emotion in enumerate(emotions)],
+        dtype=np.bool_,
     )
-    cells.append(_mean(method, "clipscore", numbers("clipscore"), 0.01))
-    if mine[0]["bleu"] is not None:
-        counts = numbers("bleu")
+    cells: list[ScoreCell | None] = (
+        [_share(method, "ea", right[:, 0])]
+        if len(draws) == 1
+        else [_mean(method, "ea", right.astype(np.float64))]
+    )
+    cells.append(_mean(method, "clipscore", np.stack([draw.clipscores for draw in draws], axis=1), 0.01))
+    texts = [draw.scores for draw in draws if draw.scores is not None]
+    if len(texts) == len(draws):
+        counts = np.stack([text.bleu for text in texts], axis=1)
         cells += [_corpus(method, f"bleu{n}", counts, _nth_bleu(n)) for n in range(1, BLEU + 1)]
-        cells.append(_mean(method, "rouge_l", numbers("rouge_l"), 0.01))
-    if mine[0]["meteor"] is not None:
-        cells.append(_corpus(method, "meteor", numbers("meteor"), meteor))
+        cells.append(_mean(method, "rouge_l", np.stack([text.rouge_l for text in texts], axis=1), 0.01))
+    matched = [text.meteor for text in texts if text.meteor is not None]
+    if len(matched) == len(draws):
+        cells.append(_corpus(method, "meteor", np.stack(matched, axis=1), meteor))
     return [cell for cell in cells if cell is not None]
 
 

@@ -15,8 +15,8 @@ from model.baselines.rows import read_rows, write_rows
 from model.baselines.step import build_baselines
 from model.maps.method import Method, scaled_maps
 from model.metrics.segmentation import Truth
+from model.score.inputs import find_methods
 from model.score.params import ScoreParams
-from model.score.step import find_methods
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_parquet
 from pipeline.common.fingerprint import sha256_file

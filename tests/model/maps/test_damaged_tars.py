@@ -14,8 +14,8 @@ from model.baselines.other_recipes import copy_maps
 from model.baselines.rows import read_rows, write_rows
 from model.report.look import look
 from model.report.step import ReportParams, build_report
+from model.score.inputs import find_methods
 from model.score.params import ScoreParams
-from model.score.step import find_methods
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths

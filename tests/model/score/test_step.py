@@ -17,11 +17,12 @@ from model.alignment.step import AlignmentParams, train_classifier
 from model.maps.predictions import read_predictions
 from model.metrics import text
 from model.metrics.columns import COLUMNS
-from model.score.explanations import TEXTS, over_draws
+from model.score.explanations import over_draws
 from model.score.items import read_items
 from model.score.params import ScoreParams
+from model.score.result_tables import ITEM_SCORES, SWEEP, TEXTS
 from model.score.score_page import markdown
-from model.score.step import ITEM_SCORES, SWEEP, describe_data, score_methods
+from model.score.step import describe_data, score_methods
 from pipeline.backbones.clip import build_clip
 from pipeline.backbones.params import BackbonesParams, ClipParams
 from pipeline.common import schema

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.metrics.text import TextScores
 from model.metrics.text_counts import bleu, bleu_counts, meteor
-from model.score.explanations import TEXTS
+from model.score.explanations import Draw, MethodExplanations
+from model.score.params import StatisticsParams
+from model.score.score_masks import MapTable
+from model.score.scores import Scores
+from model.score.statistics import page
 from model.score.statistics.bootstrap import (
-    StatisticsParams,
     bootstrap_p,
     cell_intervals,
     histograms,
@@ -26,12 +29,9 @@ from model.score.statistics.bootstrap import (
     resample,
     summarise,
     units,
-    write_statistics,
 )
-from model.score.statistics.cells import read_cells
-from model.score.step import ITEM_SCORES
-from pipeline.common.files import write_parquet
-from tests.worlds.indexed_shards import paths_in
+from model.score.statistics.cells import score_cells
+from pipeline.releases.apolo import ApoloItem
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ FEW = StatisticsParams(resamples=400)
 
 
 def item_rows(method: str, seg: Sequence[float | None], chosen: bool = True) -> list[dict[str, Any]]:
-    """Rows of `score.ITEMS`, two items a painting; boxes lie a bit above pixels."""
+    """IoUs of one method, two items a painting; boxes lie a bit above pixels; None: no usable label."""
     return [
         {
             "method": method,
@@ -86,12 +86,56 @@ def text_rows(method: str, count: int, draws: int, seed: int, whole: bool = True
     return rows
 
 
-def tables(rows: list[dict[str, Any]], texts: list[dict[str, Any]]) -> tuple[pa.Table, pa.Table]:
-    return pa.Table.from_pylist(rows, schema=ITEM_SCORES), pa.Table.from_pylist(texts, schema=TEXTS)
+def scores_of(rows: list[dict[str, Any]], texts: list[dict[str, Any]]) -> Scores:
+    """The `Scores` that rows of IoUs and rows of judged explanations are."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    first = [row for row in rows if row["method"] == methods[0]]
+    items = [
+        ApoloItem(row["painting"], row["key"], row["emotion"], row["split"], (), (), Path()) for row in first
+    ]
+
+    def ious(name: str) -> np.ndarray:
+        values = [[row[name] for row in rows if row["method"] == method] for method in methods]
+        return np.array(values, dtype=np.float64)
+
+    masks = MapTable(
+        *(ious("iou_seg"), ious("iou_box"), ious("iou_seg_val"), ious("iou_box_val")),
+        thresholds=[None] * len(methods),
+        problems=[[None] * len(items) for _ in methods],
+        labels=["empty" if row["iou_seg"] is None else None for row in first],
+    )
+    explained = {
+        method: explanations_of([row for row in texts if row["method"] == method])
+        for method in dict.fromkeys(row["method"] for row in texts)
+    }
+    return Scores(items, methods, masks, [None] * len(methods), explained, [])
+
+
+def explanations_of(rows: list[dict[str, Any]]) -> MethodExplanations:
+    draws = []
+    for d in sorted({row["draw"] for row in rows}):
+        mine = [row for row in rows if row["draw"] == d]
+        parts = {name: np.array([row[name] for row in mine], dtype=float) for name in COUNTED}
+        whole = mine[0]["bleu"] is not None
+        draws.append(
+            Draw(
+                texts=[row["explanation"] for row in mine],
+                emotions=[row["ea"] for row in mine],
+                clipscores=parts["clipscore"],
+                scores=TextScores({}, parts["bleu"], parts["meteor"], parts["rouge_l"]) if whole else None,
+            )
+        )
+    return MethodExplanations(draws, {})
+
+
+COUNTED = ("clipscore", "bleu", "meteor", "rouge_l")
+
+Made = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""(rows of IoUs, rows of judged explanations)."""
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[pa.Table, pa.Table]:
+def made() -> Made:
     """Two methods that explain, one with two draws, and one that only segments; item 4 has no label."""
     rng = np.random.default_rng(0)
     seg: dict[str, list[float | None]] = {m: rng.random(30).round(3).tolist() for m in ("a", "b", "mute")}
@@ -101,19 +145,24 @@ def world() -> tuple[pa.Table, pa.Table]:
     texts = [
         r for r in text_rows("a", 30, 1, 1) + text_rows("b", 30, 2, 2) if (r["key"], r["emotion"]) != GONE
     ]
-    return tables(rows, texts)
+    return rows, texts
+
+
+@pytest.fixture(scope="module")
+def world(made: Made) -> Scores:
+    return scores_of(*made)
 
 
 GONE = (f"{2:016x}", EMOTIONS[4 % 3])
 
 
-def by_name(world: tuple[pa.Table, pa.Table], params: StatisticsParams) -> dict[tuple[str, str], Any]:
-    return {(c.method, c.column): (c, told, v) for c, told, v in cell_intervals(read_cells(*world), params)}
+def by_name(world: Scores, params: StatisticsParams) -> dict[tuple[str, str], Any]:
+    return {(c.method, c.column): (c, told, v) for c, told, v in cell_intervals(score_cells(world), params)}
 
 
-def test_every_cell_equals_its_definition(world: tuple[pa.Table, pa.Table]) -> None:
+def test_every_cell_equals_its_definition(world: Scores, made: Made) -> None:
     found = {name: told["value"] for name, (_, told, _) in by_name(world, FEW).items()}
-    items = [r for r in world[0].to_pylist() if r["iou_seg"] is not None]
+    items = [r for r in made[0] if r["iou_seg"] is not None]
     for method in ("a", "b", "mute"):
         seg = [r["iou_seg"] for r in items if r["method"] == method]
         assert found[method, "seg_pr25"] == pytest.approx(100 * np.mean(np.array(seg) >= 0.25))
@@ -123,9 +172,7 @@ def test_every_cell_equals_its_definition(world: tuple[pa.Table, pa.Table]) -> N
     assert ("a", "seg_pr25_val") in found
     assert not {("mute", "seg_pr25_val"), ("mute", "ea"), ("mute", "bleu1")} & found.keys()
     for method, draws in (("a", 1), ("b", 2)):
-        mine = [
-            [r for r in world[1].to_pylist() if (r["method"], r["draw"]) == (method, d)] for d in range(draws)
-        ]
+        mine = [[r for r in made[1] if (r["method"], r["draw"]) == (method, d)] for d in range(draws)]
         wanted = [100 * np.mean([r["ea"] == r["emotion"] for r in draw]) for draw in mine]
         assert found[method, "ea"] == pytest.approx(np.mean(wanted))
         seen = [np.nanmean([np.nan if r["clipscore"] is None else r["clipscore"] for r in d]) for d in mine]
@@ -140,10 +187,8 @@ def test_every_cell_equals_its_definition(world: tuple[pa.Table, pa.Table]) -> N
 
 
 @pytest.mark.parametrize("unit", ["item", "painting"])
-def test_resamples_equal_a_plain_loop_over_the_same_draws(
-    world: tuple[pa.Table, pa.Table], unit: Any
-) -> None:
-    table = read_cells(*world)
+def test_resamples_equal_a_plain_loop_over_the_same_draws(world: Scores, unit: Any) -> None:
+    table = score_cells(world)
     params = StatisticsParams(resamples=100, unit=unit, seed=3)
     found = resample(table, params)
     groups = units(table, unit).tolist()
@@ -157,9 +202,9 @@ def test_resamples_equal_a_plain_loop_over_the_same_draws(
 
 
 def test_the_same_seed_gives_the_same_numbers_and_blocks_do_not_matter(
-    world: tuple[pa.Table, pa.Table], monkeypatch: pytest.MonkeyPatch
+    world: Scores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = read_cells(*world)
+    table = score_cells(world)
     whole = resample(table, FEW)
     assert np.array_equal(whole, resample(table, FEW))
     monkeypatch.setattr("model.score.statistics.bootstrap.DRAWN", 29 * 7)
@@ -170,7 +215,7 @@ def test_the_same_seed_gives_the_same_numbers_and_blocks_do_not_matter(
 def test_the_interval_of_a_share_is_the_binomials(scipy_stats: Any) -> None:
     """Resampling k right of n items draws Binomial(n, k / n): its quantiles are the interval's ends."""
     right = [1.0] * 130 + [0.0] * 270
-    table = read_cells(*tables(item_rows("m", right), []))
+    table = score_cells(scores_of(item_rows("m", right), []))
     cells = {c.column: told for c, told, _ in cell_intervals(table, StatisticsParams(resamples=20_000))}
     low, high = (100 * scipy_stats.binom(400, 130 / 400).ppf(q) / 400 for q in (0.025, 0.975))
     assert cells["seg_pr50"]["low"] == pytest.approx(low, abs=0.5)
@@ -179,7 +224,7 @@ def test_the_interval_of_a_share_is_the_binomials(scipy_stats: Any) -> None:
 
 
 def test_a_share_on_which_all_items_agree_has_the_exact_interval(scipy_stats: Any) -> None:
-    table = read_cells(*tables(item_rows("m", [0.3] * 40), []))
+    table = score_cells(scores_of(item_rows("m", [0.3] * 40), []))
     cells = {c.column: told for c, told, _ in cell_intervals(table, FEW)}
     for column, right in (("seg_pr25", 40), ("seg_pr50", 0)):
         wanted = scipy_stats.binomtest(right, 40).proportion_ci(0.95, method="exact")
@@ -192,7 +237,7 @@ def test_a_share_on_which_all_items_agree_has_the_exact_interval(scipy_stats: An
 
 def test_the_interval_of_a_mean_is_scipys(scipy_stats: Any) -> None:
     values = np.random.default_rng(5).beta(2, 3, 300)
-    table = read_cells(*tables(item_rows("m", values.tolist()), []))
+    table = score_cells(scores_of(item_rows("m", values.tolist()), []))
     cells = {c.column: told for c, told, _ in cell_intervals(table, StatisticsParams(resamples=10_000))}
     wanted = scipy_stats.bootstrap(
         (100 * values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
@@ -222,7 +267,7 @@ def test_the_paired_bootstrap_agrees_with_the_normal_test_of_differences(scipy_s
     one = rng.uniform(0.2, 0.8, 400)
     two = (one + rng.normal(0.012, 0.1, 400)).clip(0, 1)
     found = summarise(
-        *tables(item_rows("one", one.tolist()) + item_rows("two", two.tolist()), []), {}, StatisticsParams()
+        scores_of(item_rows("one", one.tolist()) + item_rows("two", two.tolist()), []), {}, StatisticsParams()
     )
     pair = next(row for row in found["pairs"] if row["column"] == "seg_iou")
     assert (pair["first"], pair["second"], pair["test"]) == ("one", "two", "bootstrap")
@@ -236,14 +281,14 @@ def test_the_paired_bootstrap_agrees_with_the_normal_test_of_differences(scipy_s
 
 def test_pairs_of_shares_count_the_items_that_one_method_alone_gets_right() -> None:
     one, two = [0.9, 0.9, 0.9, 0.1, 0.1, 0.6], [0.9, 0.1, 0.1, 0.1, 0.9, 0.4]
-    world = tables(item_rows("one", one) + item_rows("two", two), [])
-    pairs = {row["column"]: row for row in summarise(*world, {}, FEW)["pairs"]}
+    world = scores_of(item_rows("one", one) + item_rows("two", two), [])
+    pairs = {row["column"]: row for row in summarise(world, {}, FEW)["pairs"]}
     row = pairs["seg_pr50"]
     assert (row["only_first"], row["only_second"], row["test"]) == (3, 1, "mcnemar")
     assert row["p"] == row["p_holm"] == pytest.approx(2 * (1 + 4) / 16)
     assert row["difference"] == pytest.approx(100 * (4 - 2) / 6)
     by_painting = StatisticsParams(resamples=400, unit="painting")
-    assert {row["test"] for row in summarise(*world, {}, by_painting)["pairs"]} == {"bootstrap"}
+    assert {row["test"] for row in summarise(world, {}, by_painting)["pairs"]} == {"bootstrap"}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -255,12 +300,12 @@ def test_holm_by_its_definition(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx([wanted[i] for i in range(len(p_values))])
 
 
-def test_breakdowns_stand_on_their_own_items(world: tuple[pa.Table, pa.Table]) -> None:
+def test_breakdowns_stand_on_their_own_items(world: Scores, made: Made) -> None:
     styles = {f"{i:016x}": ("Baroque" if i % 2 else "Cubism") for i in range(14)}  # one key has no style
-    found = summarise(*world, styles, FEW)
+    found = summarise(world, styles, FEW)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["items"] == 29
-    items = [r for r in world[0].to_pylist() if r["iou_seg"] is not None and r["method"] == "a"]
+    items = [r for r in made[0] if r["iou_seg"] is not None and r["method"] == "a"]
     assert {e: part["items"] for e, part in found["by_emotion"].items()} == {
         "awe": 10,
         "fear": 9,
@@ -276,49 +321,40 @@ def test_breakdowns_stand_on_their_own_items(world: tuple[pa.Table, pa.Table]) -
         "Cubism": 13,
         "unknown": 2,
     }
-    said = [r for r in world[1].to_pylist() if r["method"] == "b" and r["emotion"] == "fear"]
+    said = [r for r in made[1] if r["method"] == "b" and r["emotion"] == "fear"]
     wanted = 100 * np.mean([r["ea"] == "fear" for r in said])
     assert found["by_emotion"]["fear"]["methods"]["b"]["ea"]["value"] == pytest.approx(wanted)
 
 
 def test_histograms_count_every_item_once() -> None:
-    items, _ = tables(item_rows("m", [0.0, 0.049, 0.05, 0.5, 0.999, 1.0, None]), [])
-    found = histograms(items)
+    found = histograms(scores_of(item_rows("m", [0.0, 0.049, 0.05, 0.5, 0.999, 1.0, None]), []))
     counts = found["methods"]["m"]["seg"]
     assert (len(found["edges"]), sum(counts)) == (21, 6)
     assert {i: n for i, n in enumerate(counts) if n} == {0: 2, 1: 1, 10: 1, 19: 2}
 
 
-def test_absent_metrics_are_absent_and_strange_tables_are_refused() -> None:
+def test_absent_metrics_are_absent_and_no_item_is_refused() -> None:
     items = item_rows("m", [0.3] * 6)
-    world = tables(items, text_rows("m", 6, 1, 0, whole=False))
-    columns = summarise(*world, {}, FEW)["methods"]["m"]
+    world = scores_of(items, text_rows("m", 6, 1, 0, whole=False))
+    columns = summarise(world, {}, FEW)["methods"]["m"]
     assert not {"bleu1", "meteor", "rouge_l"} & columns.keys()
     assert {"ea", "clipscore"} <= columns.keys()
-    with pytest.raises(ValueError, match="other does not stand on the items of m"):
-        summarise(*tables(items + item_rows("other", [0.3] * 5), []), {}, FEW)
     with pytest.raises(ValueError, match="no item counts"):
-        summarise(*tables(item_rows("m", [None] * 3), []), {}, FEW)
+        summarise(scores_of(item_rows("m", [None] * 3), []), {}, FEW)
 
 
-def test_the_page_and_the_file_say_the_same(world: tuple[pa.Table, pa.Table], tmp_path: Path) -> None:
-    paths = paths_in(tmp_path)
-    artworks = [{"key": f"{i:016x}", "art_style": "Op|Art"} for i in range(15)]
-    write_parquet(paths.step("utterances") / "artworks.parquet", pa.Table.from_pylist(artworks))
-    found = write_statistics(paths, *world, FEW)
-    assert json.loads((paths.metrics / "statistics.json").read_text()) == found
-    page = (paths.metrics / "statistics.md").read_text()
+def test_the_page_says_what_the_statistics_say(world: Scores) -> None:
+    found = summarise(world, {f"{i:016x}": "Op|Art" for i in range(15)}, FEW)
+    text = page.markdown(found)
     cell = found["methods"]["b"]["ea"]
-    assert f"{cell['value']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" in page
-    assert "95 % intervals over 400 resamples of 29 items, drawn by item" in page
-    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert f"{cell['value']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" in text
+    assert "95 % intervals over 400 resamples of 29 items, drawn by item" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[:2] for line in rows if line.startswith(("| a - m", "| b - m"))] == [
         ["| a - mute", "Seg Pr@25"],
         ["| b - mute", "Seg Pr@25"],
         ["| a - mute", "Seg Pr@50"],
         ["| b - mute", "Seg Pr@50"],
     ]
-    assert "| Op\\|Art | 29 |" in page
-    before = (paths.metrics / "statistics.json").read_bytes()
-    write_statistics(paths, *world, FEW)
-    assert (paths.metrics / "statistics.json").read_bytes() == before
+    assert "| Op\\|Art | 29 |" in text
+    assert summarise(world, {f"{i:016x}": "Op|Art" for i in range(15)}, FEW) == found

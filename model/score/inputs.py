@@ -1,0 +1,87 @@
+"""What step `score` reads, read once: APOLO's items, every method's predictions, what judges explanations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from model.alignment.networks import EmotionClassifier
+from model.baselines import clip_vinvl, entire_artwork
+from model.baselines.rows import read_rows
+from model.maps.method import Method, scaled_maps
+from model.maps.predictions import read_predictions
+from model.score.clipscore_images import PictureJudge
+from model.score.items import find_items, read_tables
+from model.score.params import ScoreParams
+from pipeline.backbones.params import BackbonesParams, ClipParams
+from pipeline.common.errors import UserError
+from pipeline.common.params import Paths
+from pipeline.releases.apolo import ApoloItem
+
+
+@dataclass(frozen=True)
+class ScoreInputs:
+    """Everything that scores are computed from. Maps and labels stay in their files until they are scored."""
+
+    items: list[ApoloItem]
+    """Of the split that is scored, in the order of apolo.json."""
+    val: list[ApoloItem]
+    """APOLO's val items, which choose each method's threshold."""
+    notes: list[str]
+    """Why other records of apolo.json are no items."""
+    methods: list[Method]
+    """In the order of the score table."""
+    styles: Mapping[str, str]
+    """Art style of each artwork, by key."""
+    classifier: EmotionClassifier
+    """Reads the emotion in an explanation."""
+    pictures: PictureJudge
+    """Scores an explanation against its picture."""
+
+
+def read_inputs(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> ScoreInputs:
+    """Read what the earlier steps wrote. Raises `UserError` when files are absent or hold no usable item."""
+    utterances, artworks = read_tables(paths)
+    items, every, notes = find_items(paths.apolo, params.split, utterances, artworks)
+    device = backbones.torch_device()
+    return ScoreInputs(
+        items=items,
+        val=[item for item in every if item.split == "val"],
+        notes=notes,
+        methods=find_methods(paths, every, params),
+        styles=_by_key(artworks, "art_style"),
+        classifier=EmotionClassifier.load(paths.step("alignment"), device),
+        pictures=_open_pictures(paths.wikiart, artworks, params.clip or backbones.clip, device),
+    )
+
+
+def find_methods(paths: Paths, items: Sequence[ApoloItem], params: ScoreParams) -> list[Method]:
+    """The baselines, then the predicted methods, then their controls (``method:control``)."""
+    predicted: dict[str, Method] = {}
+    folders = sorted(path.parent for path in paths.step("predict").glob("*/predictions.parquet"))
+    for folder in folders:
+        for method in read_predictions(folder, params.scaling):
+            if method.name in predicted:
+                raise UserError(f"{folder} predicts {method.name}, and so does another folder beside it")
+            predicted[method.name] = method
+    teacher = clip_vinvl.PseudoMasks(paths, (item.key for item in items))
+    others = read_rows(paths, params.scaling)
+    return [
+        Method(entire_artwork.NAME, entire_artwork.foreground, finished=True),
+        *(method for method in others if method.finished),
+        Method(clip_vinvl.NAME, scaled_maps(teacher, params.scaling)),
+        *(method for method in others if not method.finished),
+        *sorted(predicted.values(), key=lambda method: (":" in method.name, method.name)),
+    ]
+
+
+def _open_pictures(wikiart: Path, artworks: pa.Table, clip: ClipParams, device: str) -> PictureJudge:
+    from pipeline.backbones.clip import load_clip
+
+    files = {key: wikiart / path for key, path in _by_key(artworks, "path").items()}
+    return PictureJudge(load_clip(clip.name, clip.checkpoint, device), files)
+
+
+def _by_key(artworks: pa.Table, column: str) -> dict[str, str]:
+    return dict(zip(artworks["key"].to_pylist(), artworks[column].to_pylist(), strict=True))
