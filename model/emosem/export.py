@@ -10,7 +10,8 @@ from huggingface_hub import EvalResult
 from model.emosem.config import method_name
 from model.emosem.model_card import CardScores, escape, one_line
 from model.emosem.network import EmoSEM
-from model.metrics.columns import COLUMNS, table
+from model.metrics.columns import COLUMNS
+from model.metrics.markdown import Markdown, score_table
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import check_writable
 
@@ -74,6 +75,6 @@ def card_scores(scores: Mapping[str, Any], method: str) -> CardScores:
         data=scores["data"],
         split=scores["split"],
         backbones=scores["backbones"],
-        table=table([{**row, "method": escape(row["method"])} for row in rows]),
+        table=score_table([{**row, "method": Markdown(escape(row["method"]))} for row in rows]),
         results=results,
     )

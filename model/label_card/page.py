@@ -1,8 +1,10 @@
 """The label card as Markdown."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from model.metrics.markdown import Markdown, escape, table
 
 FIELDS = ("support", "aggregate", "negatives", "center", "temperature")
 """Of `MasksParams`, what is swept."""
@@ -27,12 +29,14 @@ def card_text(card: Mapping[str, Any]) -> str:
         "Recipe and threshold are chosen on val alone; test is scored once, with what was chosen, so its "
         "numbers are honest. Those of val flatter: they are the best of many.",
         "## By the protocol, at the threshold chosen on val",
-        _table(_FINAL_HEAD, [_final_line(row, card) for row in card["final"]]),
+        table(_FINAL_HEAD, [_final_line(row, card) for row in card["final"]], left=len(_FINAL_HEAD)),
         f"Best on val: place {best['place']}. In params: `masks: {_flow(best)}`. Its best threshold is "
         f"{best['val']['threshold_val']:g} (for hard masks in training: `train.binarise`). "
         + _current_sentence(card),
         f"## The sweep: the first {min(LISTED, len(card['sweep']))} of {len(card['sweep'])} recipes, on val",
-        _table(_SWEEP_HEAD, [_sweep_line(row, fixed) for row in card["sweep"][:LISTED]]),
+        table(
+            _SWEEP_HEAD, [_sweep_line(row, fixed) for row in card["sweep"][:LISTED]], left=len(_SWEEP_HEAD)
+        ),
     ]
     if card["problems"]:
         shown = card["problems"][:LISTED]
@@ -73,7 +77,7 @@ def _final_line(row: Mapping[str, Any], card: Mapping[str, Any]) -> list[str]:
         name += " (current params)"
     suffix = "" if whole else "_val"
     return [
-        f"**{name}**" if row == card["best"] else name,
+        Markdown(f"**{escape(name)}**") if row == card["best"] else name,
         "-" if whole else str(row["place"]),
         "-" if whole else f"{val['threshold_val']:g}",
         *(f"{val[column]:.2f}" for column in ("mean_iou", f"seg_pr25{suffix}", f"seg_pr50{suffix}")),
@@ -109,11 +113,6 @@ def _flow(row: Mapping[str, Any]) -> str:
     """A recipe as it stands in params.yaml."""
     values = (f"{field}: {json.dumps(row[field]).strip(chr(34))}" for field in FIELDS)
     return f"{{{', '.join(values)}}}"
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _text(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Columns of the score table, and a table of rows in Markdown."""
+"""Columns of the score table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 COLUMNS: tuple[tuple[str, str, int], ...] = (
@@ -26,15 +26,3 @@ def cell(row: Mapping[str, Any], column: str, decimals: int) -> str:
         return "-"
     deviation = f" ± {row[f'{column}_sd']:.{decimals}f}" if f"{column}_sd" in row else ""
     return f"{row[column]:.{decimals}f}{deviation}"
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    lines = [
-        "| Method | Items | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |",
-        "|---|---:|" + "---:|" * len(COLUMNS),
-    ]
-    for row in rows:
-        cells = [cell(row, column, decimals) for column, _, decimals in COLUMNS]
-        lines.append(f"| {row['method']} | {row['items']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -3,20 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model.metrics.columns import COLUMNS, cell, table
+from model.metrics.columns import COLUMNS, cell
+from model.metrics.markdown import escape, score_table, table
 
 
 def chosen_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """As `table`, the columns of masks alone, at the threshold that suits the val items best."""
+    """As `score_table`, the columns of masks alone, at the threshold that suits the val items best."""
     masks = [(f"{column}_val", heading, decimals) for column, heading, decimals in COLUMNS[:4]]
     lines = [
-        "| Method | Threshold | " + " | ".join(heading for _, heading, _ in masks) + " |",
-        "|---|---:|" + "---:|" * len(masks),
+        [
+            row["method"],
+            cell(row, "threshold_val", 2),
+            *(cell(row, name, decimals) for name, _, decimals in masks),
+        ]
+        for row in rows
     ]
-    for row in rows:
-        cells = [cell(row, column, decimals) for column, _, decimals in masks]
-        lines.append(f"| {row['method']} | {cell(row, 'threshold_val', 2)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return table(["Method", "Threshold", *(heading for _, heading, _ in masks)], lines)
 
 
 def _on_draws(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -36,8 +38,9 @@ def markdown(metrics: Mapping[str, Any]) -> str:
     judge = "" if accuracy is None else f", right on {accuracy:.1f} % of {held_out} test utterances,"
     parts = [
         "# Scores",
-        f"Data: **{metrics['data']}**, {metrics['split']} items. Backbones: **{metrics['backbones']}**.",
-        table(metrics["rows"]),
+        f"Data: **{escape(metrics['data'])}**, {metrics['split']} items. "
+        f"Backbones: **{escape(metrics['backbones'])}**.",
+        score_table(metrics["rows"]),
         "Percentages, higher is better. "
         f"{counts['counted']} of {counts['apolo']} items count (the others have no usable label). "
         "A missing prediction counts as IoU 0 and as an empty explanation.",
@@ -58,5 +61,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
             chosen_table(metrics["rows"]),
         ]
     if metrics["problems"]:
-        parts.append("Problems:\n\n" + "\n".join(f"- {line}" for line in metrics["problems"]))
+        parts.append(
+            "Problems:\n\n" + "\n".join(f"- {escape(line, code=True)}" for line in metrics["problems"])
+        )
     return "\n\n".join(parts) + "\n"

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from model.metrics.columns import COLUMNS
+from model.metrics.markdown import Markdown, escape
+from model.metrics.markdown import table as markdown_table
 
 FORMATS: Mapping[str, tuple[str, int | None]] = {
     **{column: (heading, decimals) for column, heading, decimals in COLUMNS},
@@ -99,27 +101,17 @@ def legend(table: PaperTable) -> list[str]:
 def markdown(table: PaperTable) -> str:
     """GitHub's Markdown; text is escaped for it and for HTML."""
     head = [table.head, "Source", *(FORMATS[column][0] for column in table.columns)]
-    lines = [_markdown_line(head), "|---|---|" + "---:|" * len(table.columns)]
+    lines = []
     for row in table.rows:
         cells = [
-            number(cell, column, escape_markdown) + (cell.marks if cell else "")
+            Markdown(number(cell, column, escape) + (cell.marks if cell else ""))
             for column, cell in ((column, row.cells.get(column)) for column in table.columns)
         ]
-        lines.append(_markdown_line([escape_markdown(row.name), row.source, *cells]))
-    notes = [escape_markdown(line) for line in [*legend(table), *table.notes]]
-    return "\n\n".join([f"# {table.label}: {table.title}", "\n".join(lines), *notes]) + "\n"
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def escape_markdown(text: str) -> str:
-    """Text that Markdown and HTML show as it is; line breaks become spaces."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for character in "\\|*[]":
-        text = text.replace(character, f"\\{character}")
-    return text
+        lines.append([row.name, row.source, *cells])
+    notes = [escape(line, code=True) for line in [*legend(table), *table.notes]]
+    return (
+        "\n\n".join([f"# {table.label}: {table.title}", markdown_table(head, lines, left=2), *notes]) + "\n"
+    )
 
 
 def as_csv(table: PaperTable) -> str:

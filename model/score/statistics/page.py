@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from model.metrics.columns import COLUMNS
+from model.metrics.markdown import Markdown, table
 
 PAIRED = ("seg_pr25", "seg_pr50", "ea", "clipscore")
 """Columns whose pairs are shown; all of them are in the JSON."""
 
 
-def cell(estimate: Mapping[str, float] | None, decimals: int) -> str:
+def cell(estimate: Mapping[str, float] | None, decimals: int) -> Markdown:
     """A number with its interval; a dash where the method has none."""
     if estimate is None:
-        return "-"
-    return (
-        f"{estimate['value']:.{decimals}f} [{estimate['low']:.{decimals}f}, {estimate['high']:.{decimals}f}]"
-    )
+        return Markdown("-")
+    value, low, high = (f"{estimate[name]:.{decimals}f}" for name in ("value", "low", "high"))
+    return Markdown(f"{value} [{low}, {high}]")
 
 
 def p_value(p: float) -> str:
@@ -40,17 +40,12 @@ def markdown(statistics: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-
-
 def _methods(methods: Mapping[str, Any]) -> str:
     rows = [
         [name, *(cell(cells.get(column), decimals) for column, _, decimals in COLUMNS)]
         for name, cells in methods.items()
     ]
-    return _table(["Method", *(heading for _, heading, _ in COLUMNS)], rows)
+    return table(["Method", *(heading for _, heading, _ in COLUMNS)], rows)
 
 
 def _pairs(pairs: list[dict[str, Any]]) -> str:
@@ -59,14 +54,14 @@ def _pairs(pairs: list[dict[str, Any]]) -> str:
         [
             f"{row['first']} - {row['second']}",
             headings[row["column"]],
-            f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]",
-            p_value(row["p"]),
-            p_value(row["p_holm"]),
+            Markdown(f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"),
+            Markdown(p_value(row["p"])),
+            Markdown(p_value(row["p_holm"])),
         ]
         for row in pairs
         if row["column"] in PAIRED
     ]
-    return _table(["Difference", "Score", "Percentage points", "p", "Holm"], rows)
+    return table(["Difference", "Score", "Percentage points", "p", "Holm"], rows)
 
 
 def _groups(groups: Mapping[str, Any]) -> str:
@@ -84,4 +79,4 @@ def _groups(groups: Mapping[str, Any]) -> str:
         + [cell(part["methods"].get(name, {}).get(column), 1) for name, column in shown]
         for group, part in groups.items()
     ]
-    return _table(["", "Items", *(f"{name} {headings[column]}" for name, column in shown)], rows)
+    return table(["", "Items", *(f"{name} {headings[column]}" for name, column in shown)], rows)
