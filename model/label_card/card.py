@@ -1,8 +1,8 @@
 """How good are the pseudo-masks, before any training? Their recipe, judged by APOLO's annotators.
 
-The pseudo-mask of an APOLO item is made from its artwork's regions and what was said about it, as those that
+The pseudo-mask of an APOLO item is made from its artwork's regions and utterances, as those that
 EmoSEM is trained on are, and scored by the APOLO protocol. The factored similarities make every recipe cheap:
-aggregation, negatives, centring, temperature, support and threshold are swept on a CPU (`label_sweep`), over
+aggregation, negatives, centring, temperature, support and threshold are swept on a CPU (`sweep`), over
 one or several folders of data (other detectors, other CLIPs).
 
 Everything is chosen on the val items alone; the test items are scored once, with what was chosen. The sweep's

@@ -8,9 +8,9 @@ In the *box* scenario every 8-connected component is first replaced by its fille
 Settings that depart from, or return to, the released script. It boxes the prediction only, but the published
 "entire artwork" row (68.61 by pixels, 82.37 by boxes, from one and the same all-ones map) is possible only
 if the label is boxed too: that is the default, `box_truth=False` is the script; whether the published label
-got a box per component, as the prediction does, or a single one, `model.calibration` tells from the release.
-The script scales a map before resizing it: that is the default too, and scaling after resizing differs only
-for maps smaller than the label.
+got a box per component, as the prediction does, or a single one, `score.protocol_check` finds out from the
+release. The script scales a map before resizing it: that is the default too, and scaling after resizing
+differs only for maps smaller than the label.
 """
 
 import itertools

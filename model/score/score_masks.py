@@ -55,9 +55,6 @@ class MapTable:
         return rates if threshold is None else rates | {"threshold_val": threshold}
 
 
-# ---- items -----------------------------------------------------------------------------------------
-
-
 # ---- masks -----------------------------------------------------------------------------------------
 
 
@@ -81,7 +78,7 @@ def sweep_masks(
 ) -> list[Sweep | None]:
     """Per method, IoU by pixels at every threshold on the items that have a label (the val items).
 
-    None for a method without a threshold, and for one that answers none of the items.
+    None for a method without a threshold, and for one that predicts none of the items.
     """
     thresholds = grid(params.sweep)
 

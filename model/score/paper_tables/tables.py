@@ -165,7 +165,7 @@ def _row_here(
 
 
 def _absent(rows: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> list[str]:
-    """Which printed methods have no row of ours, and the way to one."""
+    """Which printed methods have no row of ours, and how to get one."""
     notes = []
     absent = [row for row in rows if row["method"] not in here and "flops" not in row]
     if elsewhere := [row for row in absent if row.get("elsewhere")]:
