@@ -1,8 +1,6 @@
 """Batches ahead of time, read by threads: what reading takes (copies, PNG, tokens) runs beside Python."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -10,6 +8,7 @@ import torch
 from model.data.batch import Batch
 from model.data.resident_features import ResidentFeatures
 from model.data.samples import Samples
+from pipeline.common.read_ahead import read_ahead
 
 AHEAD = 2
 """Batches that wait for the trainer, for each worker."""
@@ -38,29 +37,15 @@ def load_batches(
         batch = samples[chosen]
         return batch.pin_memory() if device.type == "cuda" else batch
 
-    batches = map(read, numbers) if workers == 0 else _ahead(read, numbers, workers, device)
-    for batch in batches:
-        there = batch.moved(device)
-        yield there if resident is None else resident.gather(there)
-
-
-def _ahead(
-    read: Callable[[np.ndarray], Batch], numbers: Iterable[np.ndarray], workers: int, device: torch.device
-) -> Generator[Batch, None, None]:
     own = torch.cuda.current_device() if device.type == "cuda" else None
 
-    def start() -> None:
+    def start_thread() -> None:
         if own is not None:
             torch.cuda.set_device(own)  # or pinning would take memory on the first GPU, for every process
 
-    waiting: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="loader", initializer=start) as pool:
-        try:
-            for chosen in numbers:
-                waiting.append(pool.submit(read, chosen))
-                if len(waiting) > AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    batches: Iterator[Batch] = map(read, numbers)
+    if workers:
+        batches = read_ahead(read, numbers, workers, AHEAD * workers, "loader", start_thread)
+    for batch in batches:
+        there = batch.moved(device)
+        yield there if resident is None else resident.gather(there)

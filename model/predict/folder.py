@@ -26,7 +26,6 @@ from model.predict.answer import Prediction, PredictParams
 from model.predict.picture_files import find_pictures, output_names
 from model.predict.predictor import Picture, Predictor, encoder_params, parse_emotions
 from model.predict.resume_log import ResumeLog, Row, json_line
-from pipeline.backbones.decode_ahead import ahead
 from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.code import code_fingerprint
@@ -34,6 +33,7 @@ from pipeline.common.errors import RunFailed
 from pipeline.common.files import check_writable, only_writer, remove_stale, write_bytes
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.progress import Meter
+from pipeline.common.read_ahead import read_ahead
 from pipeline.features.encoders import Encoders
 from pipeline.features.params import FeaturesParams
 from pipeline.releases.wikiart import BadImage, read_image
@@ -165,8 +165,8 @@ def _finished(predictor: Predictor, jobs: Sequence[_Job], out: Path) -> Iterator
         except BadImage as error:
             return job, error
 
-    pictures = ahead(read, jobs, threads, depth=2 * params.batch)
-    yield from ahead(write, _in_batches(predictor, pictures), threads, depth=2 * params.batch)
+    pictures = read_ahead(read, jobs, threads, depth=2 * params.batch)
+    yield from read_ahead(write, _in_batches(predictor, pictures), threads, depth=2 * params.batch)
 
 
 def _in_batches(

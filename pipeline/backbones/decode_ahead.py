@@ -1,17 +1,15 @@
 """Decoded artworks for the encoders: the next picture is read while the device works on this one."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from pipeline.common.read_ahead import read_ahead
 from pipeline.releases.wikiart import BadImage, read_image
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 Picture = np.ndarray | BadImage
@@ -73,22 +71,10 @@ def prepared(
         except BadImage as error:
             return row, error
 
-    results = ahead(read, rows, threads, depth)
+    results = read_ahead(read, rows, threads, depth)
     while True:
         with WAITED:
             found = next(results, None)
         if found is None:
             return
         yield found
-
-
-def ahead(function: Callable[[S], T], items: Iterable[S], threads: int, depth: int) -> Iterator[T]:
-    """Yield ``function(item)`` in order; while the caller uses one, threads work on the next `depth`."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[T]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

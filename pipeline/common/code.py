@@ -23,6 +23,7 @@ NEUTRAL = (
     "pipeline.common.machine",
     "pipeline.common.params",  # how the file is read; the values are fingerprinted themselves
     "pipeline.common.progress",
+    "pipeline.common.read_ahead",  # when an item is read; the order stays
     "pipeline.common.sections",
     "pipeline.parallel",  # where and in which order shards are made
     "pipeline.reader.remote_index",  # the same bytes from elsewhere

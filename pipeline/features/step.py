@@ -29,6 +29,7 @@ from pipeline.common.code import code_fingerprint
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
+from pipeline.common.read_ahead import read_ahead
 from pipeline.common.schema import shard_stem
 from pipeline.common.tables import file_size, read_artworks, table_file
 from pipeline.common.tars import npy_bytes, write_tar
@@ -127,7 +128,7 @@ def encode_shard(
     def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
         readable = _readable(encoders, paths.wikiart, works, rejects)
         batches = iter(lambda: list(itertools.islice(readable, params.batch)), [])
-        for encoded in decode_ahead.ahead(encoders.encode, batches, threads=1, depth=1):
+        for encoded in read_ahead(encoders.encode, batches, threads=1, depth=1):
             for key, arrays, card in encoded:
                 members = {f"{name}.npy": npy_bytes(array) for name, array in arrays.items()}
                 yield key, members | {"json": json.dumps(card, sort_keys=True).encode()}
