@@ -26,7 +26,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.geometry import frame_size
 from pipeline.common.params import STRICT, Paths
 from pipeline.common.schema import REGIONS
-from pipeline.common.tables import shard_file
+from pipeline.common.tables import shard_file, table_file
 from pipeline.masks import raster
 from pipeline.masks.raster import Aggregate
 from pipeline.masks.recipe import MasksParams, region_runs, weigh
@@ -134,9 +134,10 @@ def recipes(current: MasksParams, params: LabelCardParams, with_masks: bool) -> 
 
 def read_source(paths: Paths, keys: set[str]) -> RecipeSource:
     """Regions and similarities of some artworks. Raises `UserError` when a step's files are absent."""
-    table = paths.step("utterances") / "artworks.parquet"
-    if not table.is_file():
-        raise UserError(f"{table} does not exist; run the utterances step, or name another --data folder")
+    try:
+        table = table_file(paths, "artworks")
+    except UserError as error:
+        raise UserError(f"{error}, or name another --data folder") from None
     wanted = [("key", "in", sorted(keys))]
     works = {
         row["key"]: row

@@ -25,6 +25,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
 from pipeline.common.params import Paths
 from pipeline.common.schema import map_name, shard_stem
+from pipeline.common.tables import table_file
 from pipeline.common.tars import TarMembers
 from pipeline.reader.rejections import rejections
 from pipeline.releases.apolo import load_items
@@ -115,9 +116,7 @@ def find_artwork(paths: Paths, name: str) -> dict[str, Any]:
 
     Raises `UserError` when it is not exactly one.
     """
-    table = paths.step("utterances") / "artworks.parquet"
-    if not table.is_file():
-        raise UserError(f"{table} does not exist; run the utterances step")
+    table = table_file(paths, "artworks")
     works = pq.read_table(table).to_pylist()
     wanted = _words(name.rpartition("/")[2])
     found = [w for w in works if name in (w["key"], f"{w['art_style']}/{w['painting']}")]

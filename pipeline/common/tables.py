@@ -1,9 +1,11 @@
-"""One shard's rows of the tables that `utterances` and `regions` wrote, and what tells when they changed."""
+"""The tables that `utterances` and `regions` wrote: whole, or one shard's rows of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -27,6 +29,27 @@ def shard_file(paths: Paths, step: str, shard: int) -> Path:
     return path
 
 
+def open_artworks(paths: Paths) -> pa.Table:
+    """All of `schema.ARTWORKS`, sorted by key. Raises `UserError` when the utterances step has not run."""
+    return pq.read_table(table_file(paths, "artworks")).sort_by("key")
+
+
+def open_utterances(paths: Paths) -> pq.ParquetFile:
+    """The file of `schema.UTTERANCES`, to be read in batches: it may hold half a million rows.
+
+    Raises `UserError` when the utterances step has not run.
+    """
+    return pq.ParquetFile(table_file(paths, "utterances"))
+
+
+def rows_by_shard(artworks: pa.Table, columns: Sequence[str]) -> dict[int, list[dict[str, Any]]]:
+    """Shard -> its rows of `schema.ARTWORKS`, in the order of the table; `columns`: shard among them."""
+    shards: dict[int, list[dict[str, Any]]] = {}
+    for row in artworks.select(list(columns)).to_pylist():
+        shards.setdefault(row["shard"], []).append(row)
+    return shards
+
+
 def read_artworks(paths: Paths, shard: int) -> list[dict[str, Any]]:
     """Rows of `schema.ARTWORKS` in a shard, sorted by key; only the shard's part of the file is read."""
     table = pq.read_table(table_file(paths, "artworks"), filters=[("shard", "=", shard)])
@@ -35,7 +58,7 @@ def read_artworks(paths: Paths, shard: int) -> list[dict[str, Any]]:
 
 
 def read_groups(paths: Paths, shard: int) -> Groups:
-    """What was said about a shard's artworks, by key, then in the order of `EMOTIONS`.
+    """The utterances about a shard's artworks, by key, then in the order of `EMOTIONS`.
 
     Utterances are in the order of the csv; those of "something else" are left out. As `read_artworks`, it
     costs the shard's rows and not the table, because the utterances step wrote them together.

@@ -1,4 +1,4 @@
-"""Step `features`: the frozen encoders' grids, once per artwork; no encoder runs in training.
+"""Step `features`: the frozen encoders' features, once per artwork; no encoder runs in training.
 
 ``data/features/000000.tar`` holds per artwork, sorted by key like the masks (docs/features.md):
 
@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from pipeline.backbones import decode_ahead
 from pipeline.backbones.params import BackbonesParams
@@ -31,7 +31,7 @@ from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.read_ahead import read_ahead
 from pipeline.common.schema import shard_stem
-from pipeline.common.tables import file_size, read_artworks, table_file
+from pipeline.common.tables import file_size, open_artworks, read_artworks, rows_by_shard
 from pipeline.common.tars import npy_bytes, write_tar
 from pipeline.features.encoders import Encoders, Prepared, load_encoders
 from pipeline.features.params import FeaturesParams
@@ -43,6 +43,8 @@ from pipeline.releases.wikiart import BadImage
 
 DECODERS = 8
 """Threads that decode and resize; Pillow lets other threads run meanwhile."""
+DEPENDS_ON = ("shard", "key", "path", "width", "height")
+"""Columns of `schema.ARTWORKS` that features depend on: not the split, nor what people wrote."""
 MEASURE_FROM = 64
 """Artworks below which the run is over before a measured forecast would pay."""
 PATIENCE = 5.0
@@ -58,8 +60,9 @@ def build_features(
     rejected with its reason. Raises `UserError` when the utterances step has not run, the weights are not
     what they should be, or the disk is too small.
     """
-    wanted = feature_jobs(paths, params, backbones)
-    works = _artworks_by_shard(paths)
+    artworks = open_artworks(paths)
+    wanted = feature_jobs(artworks, paths, params, backbones)
+    works = rows_by_shard(artworks, DEPENDS_ON)
     out = paths.step("features")
     todo = ShardFolder(out, wanted).to_do()
     if todo:
@@ -78,12 +81,16 @@ def build_features(
 
 
 def feature_jobs(
-    paths: Paths, params: FeaturesParams, backbones: BackbonesParams, shards: Collection[int] | None = None
+    artworks: pa.Table,
+    paths: Paths,
+    params: FeaturesParams,
+    backbones: BackbonesParams,
+    shards: Collection[int] | None = None,
 ) -> dict[int, str]:
     """Shard -> fingerprint of all that decides its tar, and of nothing else.
 
-    `shards`: only these. Raises `UserError` when the utterances step has not run, or the weights are not what
-    they should be.
+    `artworks`: as of `tables.open_artworks`. `shards`: only these. Raises `UserError` when the weights are
+    not what they should be.
     """
     encoders: list[tuple[str, ...]] = []
     if params.sam_dtype != "none":
@@ -94,24 +101,13 @@ def feature_jobs(
     code = code_fingerprint(__name__)
     return {
         shard: fingerprint(encoders, params.results, code, _inputs(paths.wikiart, rows))
-        for shard, rows in _artworks_by_shard(paths).items()
+        for shard, rows in rows_by_shard(artworks, DEPENDS_ON).items()
         if shards is None or shard in shards
     }
 
 
-def _artworks_by_shard(paths: Paths) -> dict[int, list[dict[str, Any]]]:
-    """What features depend on of `schema.ARTWORKS`, sorted by key: not the split, not what people said."""
-    table = pq.read_table(
-        table_file(paths, "artworks"), columns=["shard", "key", "path", "width", "height"]
-    ).sort_by("key")
-    works: dict[int, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        works.setdefault(row["shard"], []).append(row)
-    return works
-
-
 def _inputs(wikiart: Path, rows: Sequence[dict[str, Any]]) -> str:
-    """Digest of a shard's artworks; of the pictures by their size on disk, see `tables.input_digests`."""
+    """Digest of a shard's artworks; of the pictures by their size on disk, see `input_digests`."""
     return fingerprint([(row, file_size(wikiart / row["path"])) for row in rows])
 
 

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -26,7 +27,14 @@ from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.protocol import THRESHOLD
 from pipeline.common.schema import REGIONS, SIMILARITY, shard_stem
-from pipeline.common.tables import read_artworks, read_groups, read_regions, shard_file
+from pipeline.common.tables import (
+    open_artworks,
+    open_utterances,
+    read_artworks,
+    read_groups,
+    read_regions,
+    shard_file,
+)
 from pipeline.common.tars import write_tar
 from pipeline.masks import raster
 from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
@@ -46,19 +54,23 @@ def build_masks(paths: Paths, params: MasksParams, parallel: ParallelParams) -> 
     many on boxes, see `region_runs`. Raises `UserError` when an earlier step has not run, or no region of any
     artwork has the mask that `support: sam` asks for.
     """
-    wanted = mask_jobs(paths, params)
+    wanted = mask_jobs(open_artworks(paths), paths, params)
     if params.support == "sam":
         _check_masks(paths, sorted(wanted))
     process = functools.partial(paint_shard, paths=paths, params=params)
     return map_shards("masks", paths.step("masks"), wanted, process, parallel)
 
 
-def mask_jobs(paths: Paths, params: MasksParams, shards: Collection[int] | None = None) -> dict[int, str]:
+def mask_jobs(
+    artworks: pa.Table, paths: Paths, params: MasksParams, shards: Collection[int] | None = None
+) -> dict[int, str]:
     """Shard -> fingerprint of all that decides its tar, and of nothing else; SAM's masks with `support: sam`.
 
-    `shards`: only these. Raises `UserError` when an earlier step has not run.
+    `artworks`: as of `tables.open_artworks`. `shards`: only these. Raises `UserError` when an earlier step
+    has not run.
     """
     code = code_fingerprint(__name__)
+    inputs = input_digests(artworks, open_utterances(paths), ("key", *DESCRIBED), shards=shards)
     regions = ("key", "boxes", "source", *(("masks",) if params.support == "sam" else ()))
     return {
         shard: fingerprint(
@@ -68,7 +80,7 @@ def mask_jobs(paths: Paths, params: MasksParams, shards: Collection[int] | None 
             columns_digest(paths, "regions", shard, regions),
             columns_digest(paths, "similarity", shard, ("key", "emotion", "scores"), lineage=True),
         )
-        for shard, digest in input_digests(paths, False, ("key", *DESCRIBED), shards).items()
+        for shard, digest in inputs.items()
     }
 
 

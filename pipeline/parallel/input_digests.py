@@ -1,11 +1,13 @@
 """What a step reads of each shard, as digests: what tells when its shard is out of date."""
 
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,53 +15,63 @@ import pyarrow.parquet as pq
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.params import Paths
-from pipeline.common.schema import ARTWORKS, REGIONS, SIMILARITY
-from pipeline.common.tables import UTTERANCE_COLUMNS, file_size, shard_file, table_file
+from pipeline.common.schema import REGIONS, SIMILARITY
+from pipeline.common.tables import UTTERANCE_COLUMNS, file_size, shard_file
 
 SCHEMAS = {"regions": REGIONS, "similarity": SIMILARITY}
 """Of the tables that a step writes by shard."""
 
 
 def input_digests(
-    paths: Paths,
-    pictures: bool,
-    columns: Sequence[str] = tuple(ARTWORKS.names),
+    artworks: pa.Table,
+    utterances: pq.ParquetFile,
+    columns: Sequence[str],
+    wikiart: Path | None = None,
     shards: Collection[int] | None = None,
 ) -> dict[int, str]:
     """Shard -> digest of what a step reads of its rows in the artworks and utterances tables.
 
-    Args:
-        paths: where the tables and pictures lie.
-        pictures: also of the picture files' sizes. Sizes and not contents: reading 80,000 pictures takes
-            longer than many a step, a changed picture nearly always changes its size, and times differ in
-            every copy.
-        columns: of `schema.ARTWORKS` that the step reads. Of the utterances it is
-            `UTTERANCE_COLUMNS`, of the eight emotions.
-        shards: only these.
+    Rows of one shard may be anywhere in either table; their order counts among the utterances alone.
 
-    Raises `UserError` when the utterances step has not run.
+    Args:
+        artworks: `schema.ARTWORKS`.
+        utterances: an open file of `schema.UTTERANCES`, read in batches. Of it a step reads
+            `UTTERANCE_COLUMNS`, of the eight emotions.
+        columns: of the artworks that the step reads.
+        wikiart: folder of the pictures, where the digest is also of the files' sizes. Sizes and not contents:
+            reading 80,000 pictures takes longer than many a step, a changed picture nearly always changes
+            its size, and times differ in every copy.
+        shards: only these.
     """
-    works = pq.read_table(table_file(paths, "artworks")).to_pandas().sort_values("key")
+    works = artworks.sort_by("key")
     if shards is not None:
-        works = works[works["shard"].isin(list(shards))]
-    shard_of = works.set_index("key")["shard"]
-    words = {shard: hashlib.sha256() for shard in works["shard"].unique().tolist()}
-    seen = works[list(columns)]
-    if pictures:
-        seen = seen.assign(bytes=[file_size(paths.wikiart / path) for path in works["path"]])
-    utterances = pq.ParquetFile(table_file(paths, "utterances"))
-    for batch in utterances.iter_batches(
-        columns=list(UTTERANCE_COLUMNS)
-    ):  # never the whole table: half a million rows
-        rows = batch.filter(pc.is_in(batch["emotion"], pa.array(EMOTIONS))).to_pandas()
-        for shard, part in rows.groupby(rows["key"].map(shard_of), sort=False):
-            words[shard].update(_row_hashes(part))
-    return {
-        shard: fingerprint(
-            hashlib.sha256(_row_hashes(seen[works["shard"] == shard])).hexdigest(), digest.hexdigest()
-        )
-        for shard, digest in words.items()
-    }
+        works = works.filter(pc.is_in(works["shard"], pa.array(list(shards), works["shard"].type)))
+    seen = works.select(list(columns))
+    if wikiart is not None:
+        sizes = [file_size(wikiart / path) for path in works["path"].to_pylist()]
+        seen = seen.append_column("bytes", pa.array(sizes, pa.int64()))
+    shard_of = works["shard"].to_numpy()
+    pictured = {shard: content_digest(rows) for shard, rows in _by_shard(seen, shard_of)}
+    written = {shard: ContentDigest(UTTERANCE_COLUMNS) for shard in pictured}
+    keys, emotions = works["key"].combine_chunks(), pa.array(EMOTIONS)
+    for batch in utterances.iter_batches(columns=list(UTTERANCE_COLUMNS)):  # not half a million rows at once
+        place = pc.index_in(batch["key"], value_set=keys)
+        wanted = pc.and_(place.is_valid(), pc.is_in(batch["emotion"], value_set=emotions))
+        rows = pa.Table.from_batches([batch.filter(wanted)])
+        for shard, part in _by_shard(rows, shard_of[place.filter(wanted).to_numpy()]):
+            written[shard].update(part)
+    return {shard: fingerprint(digest, written[shard].hexdigest()) for shard, digest in pictured.items()}
+
+
+def _by_shard(rows: pa.Table, shards: np.ndarray) -> Iterator[tuple[int, pa.Table]]:
+    """Yield (shard, its rows in their order), where `shards` holds the shard of every row."""
+    if np.any(shards[1:] < shards[:-1]):
+        order = np.argsort(shards, kind="stable")
+        rows, shards = rows.take(order), shards[order]
+    cuts = (np.flatnonzero(np.diff(shards)) + 1).tolist()
+    for start, stop in itertools.pairwise([0, *cuts, len(shards)]):
+        if stop > start:
+            yield int(shards[start]), rows.slice(start, stop - start)
 
 
 def columns_digest(paths: Paths, step: str, shard: int, columns: Sequence[str], lineage: bool = False) -> str:
@@ -85,20 +97,43 @@ def columns_digest(paths: Paths, step: str, shard: int, columns: Sequence[str], 
     return fingerprint(content, made_with.hex())
 
 
-def content_digest(table: pa.Table) -> str:
+class ContentDigest:
     """Digest of columns' names and values, rows in order: float bits, lengths and UTF-8, nulls told apart.
 
     Compression, dictionaries, row groups, chunks and whatever else a file or Arrow does with the same values
     play no part, nor does the order of the columns. Columns are numbers, strings, and lists of them.
+
+    Args:
+        columns: names of the columns that every part holds.
     """
-    digests = {}
-    for name in table.column_names:
-        levels: defaultdict[int, Any] = defaultdict(hashlib.sha256)
-        for chunk in table[name].chunks:
-            for level, data in enumerate(_levels(chunk) if len(chunk) else ()):
-                levels[level].update(data)
-        digests[name] = [levels[level].hexdigest() for level in sorted(levels)]
-    return fingerprint(digests)
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._levels: dict[str, defaultdict[int, Any]] = {
+            name: defaultdict(hashlib.sha256) for name in columns
+        }
+
+    def update(self, rows: pa.Table) -> None:
+        """Take in the next rows."""
+        for name, levels in self._levels.items():
+            for chunk in rows[name].chunks:
+                for level, data in enumerate(_levels(chunk) if len(chunk) else ()):
+                    levels[level].update(data)
+
+    def hexdigest(self) -> str:
+        """The digest of all rows so far."""
+        return fingerprint(
+            {
+                name: [levels[level].hexdigest() for level in sorted(levels)]
+                for name, levels in self._levels.items()
+            }
+        )
+
+
+def content_digest(table: pa.Table) -> str:
+    """`ContentDigest` of a whole table."""
+    digest = ContentDigest(table.column_names)
+    digest.update(table)
+    return digest.hexdigest()
 
 
 def _levels(values: pa.Array) -> Iterator[Any]:
@@ -117,8 +152,3 @@ def _levels(values: pa.Array) -> Iterator[Any]:
     else:
         yield values.is_valid().to_numpy(zero_copy_only=False).tobytes()
         yield present.to_numpy().tobytes()
-
-
-def _row_hashes(frame: pd.DataFrame) -> bytes:
-    """One 64-bit hash per row."""
-    return pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()

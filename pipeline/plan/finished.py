@@ -4,10 +4,12 @@ import functools
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.common.errors import UserError
 from pipeline.common.schema import shard_of
+from pipeline.common.tables import open_artworks, open_utterances, table_file
 from pipeline.features.step import feature_jobs
 from pipeline.masks.step import mask_jobs
 from pipeline.parallel.shard_folder import ShardFolder, sidecar_path
@@ -37,15 +39,16 @@ def finished(settings: Settings, counts: Counts) -> dict[str, tuple[int, int]]:
     these are finished. Weights and tables are only hashed for steps of which something is there.
     """
     s, paths = settings, settings.paths
-    tabled = _tabled(settings, counts)
-    parts = max(len(counts.per_shard if tabled is None else tabled), 1)
+    artworks = _artworks(settings, counts)
+    shards = set() if artworks is None else set(artworks["shard"].to_pylist())
+    parts = max(len(counts.per_shard if artworks is None else shards), 1)
     jobs: dict[str, Jobs] = {
-        "regions": functools.partial(region_jobs, paths, s.regions, s.backbones),
-        "similarity": functools.partial(similarity_jobs, paths, s.similarity, s.backbones),
-        "masks": functools.partial(mask_jobs, paths, s.masks),
-        "features": functools.partial(feature_jobs, paths, s.features, s.backbones),
+        "regions": functools.partial(region_jobs, artworks, paths, s.regions, s.backbones),
+        "similarity": functools.partial(similarity_jobs, artworks, paths, s.similarity, s.backbones),
+        "masks": functools.partial(mask_jobs, artworks, paths, s.masks),
+        "features": functools.partial(feature_jobs, artworks, paths, s.features, s.backbones),
     }
-    done = {"utterances": tabled or set()}
+    done = {"utterances": shards}
     for step, before in INPUTS.items():
         ready = set.intersection(*(done[name] for name in before))
         done[step] = _kept(paths.step(step), ready, jobs[step])
@@ -54,27 +57,24 @@ def finished(settings: Settings, counts: Counts) -> dict[str, tuple[int, int]]:
     fresh = index.is_file() and all(tar.stat().st_mtime <= index.stat().st_mtime for tar in tars)
     whole = len(done["features"]) == len(done["masks"]) == parts
     return {
-        "utterances": (int(tabled is not None), 1),
+        "utterances": (int(artworks is not None), 1),
         **{step: (len(done[step]), parts) for step in INPUTS},
         "shards": (int(fresh and whole), 1),
     }
 
 
-def _tabled(settings: Settings, counts: Counts) -> set[int] | None:
-    """Shards of the artworks table; None where it is not of this csv and this number of shards."""
+def _artworks(settings: Settings, counts: Counts) -> pa.Table | None:
+    """The artworks table, opened once for all steps; None where it is not of this csv and as many shards."""
     paths = settings.paths
-    utterances, works, rejects = (
-        paths.step("utterances") / f"{name}.parquet" for name in ("utterances", "artworks", "rejects")
-    )
-    if not (utterances.is_file() and works.is_file() and rejects.is_file()):
+    try:
+        artworks, utterances = open_artworks(paths), open_utterances(paths)
+        rejects = pq.read_table(table_file(paths, "rejects"), columns=["row", "source"]).to_pylist()
+    except UserError:  # the step has not run
         return None
-    rows = pq.read_table(rejects, columns=["row", "source"]).to_pylist()
-    lost = sum(row["row"] >= 0 and row["source"] == paths.artemis.name for row in rows)
-    if pq.read_metadata(utterances).num_rows + lost != counts.rows:
-        return None
-    columns = pq.read_table(works, columns=["key", "shard"]).to_pydict()
-    wanted = [shard_of(key, settings.utterances.num_shards) for key in columns["key"]]
-    return set(wanted) if wanted == columns["shard"] else None
+    lost = sum(row["row"] >= 0 and row["source"] == paths.artemis.name for row in rejects)
+    wanted = [shard_of(key, settings.utterances.num_shards) for key in artworks["key"].to_pylist()]
+    accounted = utterances.metadata.num_rows + lost == counts.rows
+    return artworks if accounted and wanted == artworks["shard"].to_pylist() else None
 
 
 def _kept(out: Path, ready: set[int], jobs: Jobs) -> set[int]:

@@ -1,6 +1,6 @@
 """Step `regions`: where the things in each artwork are.
 
-Sources of regions are modules of this package, see `sources`; all give rows of `schema.REGIONS`. Nothing
+Sources of regions are the modules of `sources`; all give rows of `schema.REGIONS`. Nothing
 heavy is imported here: params can be read without torch.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.code import code_fingerprint
@@ -22,7 +22,7 @@ from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import REGIONS, shard_stem
-from pipeline.common.tables import table_file
+from pipeline.common.tables import open_artworks, read_artworks, rows_by_shard
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
 from pipeline.regions.params import RegionsParams
@@ -41,16 +41,16 @@ def build_regions(
 
     Artworks that the source cannot answer for are counted by reason; one without boxes is one region. Returns
     counts: shards, kept, rejected, source, regions, whole_artworks, and boxes dropped, weak and cut (see
-    `table.BoxCounts`). Raises `UserError` for what only the user can mend.
+    `region_row.BoxCounts`). Raises `UserError` for what only the user can put right.
     """
     _SHOWN.clear()
-    works = _artworks(paths)
+    artworks = open_artworks(paths)
     params = resolve_source(params, paths)
-    wanted = region_jobs(paths, params, backbones)
-    further = load_source(params.source).counts(works, paths, params, backbones)
+    wanted = region_jobs(artworks, paths, params, backbones)
+    further = load_source(params.source).counts(artworks.to_pylist(), paths, params, backbones)
     out = paths.step("regions")
     process = functools.partial(propose_shard, paths=paths, params=params, backbones=backbones)
-    sizes = {shard: len(rows) for shard, rows in _by_shard(works).items()}
+    sizes = Counter(artworks["shard"].to_pylist())
     counts = map_shards("regions", out, wanted, process, parallel, sizes)
     counts |= {"source": params.source} | further | BoxCounts().named() | counts.pop("counts")
     if counts["cut_boxes"]:
@@ -63,11 +63,16 @@ def build_regions(
 
 
 def region_jobs(
-    paths: Paths, params: RegionsParams, backbones: BackbonesParams, shards: Collection[int] | None = None
+    artworks: pa.Table,
+    paths: Paths,
+    params: RegionsParams,
+    backbones: BackbonesParams,
+    shards: Collection[int] | None = None,
 ) -> dict[int, str]:
-    """Shard -> fingerprint of all that decides its table. `shards`: only these.
+    """Shard -> fingerprint of all that decides its table.
 
-    Raises `UserError` when the utterances step has not run, or the source's weights or file are not there.
+    `artworks`: as of `tables.open_artworks`. `shards`: only these. Raises `UserError` when the source's
+    weights or file are not there.
     """
     params = resolve_source(params, paths)
     source = load_source(params.source)
@@ -75,7 +80,7 @@ def region_jobs(
     support = _support_identity(params, backbones)
     return {
         shard: fingerprint(identity, support, _code(), _input_digest(rows, paths, source, params.sam_support))
-        for shard, rows in _by_shard(_artworks(paths)).items()
+        for shard, rows in rows_by_shard(artworks, artworks.column_names).items()
         if shards is None or shard in shards
     }
 
@@ -88,7 +93,7 @@ def propose_shard(
     rows: list[dict[str, Any]] = []
     rejects: list[tuple[str, str]] = []
     counts = BoxCounts()
-    works = _artworks(paths, shard)
+    works = read_artworks(paths, shard)
     source = load_source(params.source)
     if source.detects or params.sam_support:
         progress.running_on(backbones.torch_device())
@@ -116,20 +121,6 @@ def _show(rejected: Rejected) -> None:
     if rejected.detail and rejected.reason not in _SHOWN:
         _SHOWN.add(rejected.reason)
         print(f"regions: {rejected.reason}, for example: {rejected.detail}", file=sys.stderr)
-
-
-def _artworks(paths: Paths, shard: int | None = None) -> list[dict[str, Any]]:
-    """Rows of the artworks table, all or one shard's, sorted by key."""
-    only = None if shard is None else [("shard", "==", shard)]
-    rows: list[dict[str, Any]] = pq.read_table(table_file(paths, "artworks"), filters=only).to_pylist()
-    return sorted(rows, key=lambda row: str(row["key"]))
-
-
-def _by_shard(works: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    shards: dict[int, list[dict[str, Any]]] = {}
-    for row in works:
-        shards.setdefault(row["shard"], []).append(row)
-    return shards
 
 
 def _code() -> str:

@@ -28,6 +28,7 @@ from pipeline.common.files import remove_stale, write_bytes, write_json, write_p
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.params import STRICT, Paths
 from pipeline.common.schema import INDEX, REJECTS, shard_stem
+from pipeline.common.tables import table_file
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_folder import read_sidecar
 from pipeline.reader.index import Index
@@ -104,9 +105,7 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
 
 def _reconcile(paths: Paths, index: pa.Table) -> None:
     """Every artwork of the utterances step is indexed, or was rejected on record; nothing else is indexed."""
-    table = paths.step("utterances") / "artworks.parquet"
-    if not table.is_file():
-        raise UserError(f"{table} does not exist; run the utterances step")
+    table = table_file(paths, "artworks")
     works = pq.read_table(table, columns=["key", "shard"])
     shard_of = dict(zip(works["key"].to_pylist(), works["shard"].to_pylist(), strict=True))
     for key, shard in zip(index["key"].to_pylist(), index["shard"].to_pylist(), strict=True):

@@ -1,4 +1,4 @@
-"""Step `similarity`: how well each region of an artwork fits what people said about it (Sec. 4.1).
+"""Step `similarity`: how well each region of an artwork fits what people wrote about it (Sec. 4.1).
 
 For every artwork and each of the eight emotions it was given: CLIP(region crop) · CLIP(utterance), one cosine
 per region. This is the pseudo-mask in factored form; `masks` turns it into pictures, and new mask settings
@@ -30,7 +30,14 @@ from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import STRICT, Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import SIMILARITY, shard_stem
-from pipeline.common.tables import Groups, read_artworks, read_groups, read_regions
+from pipeline.common.tables import (
+    Groups,
+    open_artworks,
+    open_utterances,
+    read_artworks,
+    read_groups,
+    read_regions,
+)
 from pipeline.parallel.input_digests import columns_digest, input_digests
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
@@ -76,23 +83,29 @@ def build_similarity(
     artwork whose picture cannot be read, or that has no regions, is rejected with its reason. Raises
     `UserError` when an earlier step has not run, or the weights are not what they should be.
     """
-    wanted = similarity_jobs(paths, params, backbones)
+    wanted = similarity_jobs(open_artworks(paths), paths, params, backbones)
     process = functools.partial(compare_shard, paths=paths, params=params, backbones=backbones)
     return map_shards("similarity", paths.step("similarity"), wanted, process, parallel)
 
 
 def similarity_jobs(
-    paths: Paths, params: SimilarityParams, backbones: BackbonesParams, shards: Collection[int] | None = None
+    artworks: pa.Table,
+    paths: Paths,
+    params: SimilarityParams,
+    backbones: BackbonesParams,
+    shards: Collection[int] | None = None,
 ) -> dict[int, str]:
     """Shard -> fingerprint of all that decides its table, and of nothing else.
 
     Of the regions that is their keys and boxes: masks or names that a new run of that step adds leave CLIP's
-    work as it is. `shards`: only these. Raises `UserError` as `build` does.
+    work as it is. `artworks`: as of `tables.open_artworks`. `shards`: only these. Raises `UserError` as
+    `build_similarity` does.
     """
     model = (backbones.clip.name, verify_weights(backbones.clip.checkpoint), backbones.clip.precision)
     settings = (params.utterances, params.regions, params.fit)
     code = code_fingerprint(__name__)
-    inputs = input_digests(paths, True, ("key", "path", "width", "height"), shards)
+    utterances, columns = open_utterances(paths), ("key", "path", "width", "height")
+    inputs = input_digests(artworks, utterances, columns, paths.wikiart, shards)
     return {
         shard: fingerprint(
             model, settings, code, digest, columns_digest(paths, "regions", shard, ("key", "boxes"))

@@ -20,9 +20,10 @@ from model.predict.predictor import Predictor, parse_emotions
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
+from pipeline.common.tables import read_artworks
 from pipeline.common.tars import load_npy, read_tar
 from pipeline.features.params import FeaturesParams
-from pipeline.features.step import _artworks_by_shard, build_features
+from pipeline.features.step import build_features
 from pipeline.parallel.map_shards import ParallelParams
 from pipeline.releases.wikiart import read_image
 from tests.imports import ROOT
@@ -54,7 +55,7 @@ def test_raw_pictures_are_answered_as_their_cached_features(
     assert account.sam is not None
     account = dataclasses.replace(account, sam=dataclasses.replace(account.sam, dtype=dtype))
     predictor = Predictor.load(new_run(backbones, tmp_path / "run", account), backbones, PARAMS)
-    works = {row["key"]: paths.wikiart / row["path"] for row in _artworks_by_shard(paths)[0]}
+    works = {row["key"]: paths.wikiart / row["path"] for row in read_artworks(paths, 0)}
     found = predictor.predict([works[key] for key in samples], ["awe", "anger"], keys=list(samples))
     for (key, members), answers in zip(samples.items(), found, strict=True):
         card = json.loads(members["json"])

@@ -17,7 +17,7 @@ from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.params import Paths
 from pipeline.common.schema import shard_stem
-from pipeline.parallel.input_digests import columns_digest, content_digest
+from pipeline.parallel.input_digests import columns_digest, content_digest, input_digests
 
 # Few values, so that two draws are often nearly the same, or the same.
 NUMBERS = st.sampled_from([0.0, 1.0, 1.5, float("inf")])
@@ -99,6 +99,57 @@ def test_one_bit_of_one_number_is_another_digest() -> None:
     one, other = (regions_table([("a", [b.tolist()])]) for b in (boxes[0], moved[0]))
     assert content_digest(one) != content_digest(other)
     assert content_digest(one) != content_digest(one.rename_columns(["key", "corners"]))
+
+
+UTTERED = st.lists(
+    st.tuples(st.sampled_from("abcdx"), st.sampled_from(["awe", "fear", "something else"]), st.text("no")),
+    max_size=12,
+)
+"""Artworks a to d lie in two shards; x is not in the table."""
+WORKS = pa.Table.from_pylist(
+    [
+        {"key": key, "path": f"{key}.jpg", "shard": shard}
+        for key, shard in zip("abcd", (0, 7, 0, 7), strict=True)
+    ],
+    pa.schema([schema.ARTWORKS.field(name) for name in ("key", "path", "shard")]),
+)
+
+
+def utterances_file(rows: list[tuple[str, str, str]], row_group: int) -> pq.ParquetFile:
+    columns = zip(*rows, strict=True) if rows else ([], [], [])
+    table = pa.table(dict(zip(("key", "emotion", "utterance"), map(list, columns), strict=True)))
+    table = table.append_column("artemis_id", pa.array(range(len(rows)), pa.int64()))
+    table = table.cast(pa.schema([schema.UTTERANCES.field(name) for name in table.column_names]))
+    file = io.BytesIO()
+    pq.write_table(table, file, row_group_size=row_group)
+    return pq.ParquetFile(file)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_shard_has_another_digest_just_when_a_step_would_read_other_rows(data: Any) -> None:
+    first = data.draw(UTTERED)
+    second = data.draw(st.just(first) | UTTERED)
+    digests, read = [], []
+    for rows in (first, second):
+        order = data.draw(st.permutations(range(4)))
+        file = utterances_file(rows, data.draw(st.integers(1, 5)))
+        digests.append(input_digests(WORKS.take(order), file, ("key",)))
+        shard_of = dict(zip("abcd", (0, 7, 0, 7), strict=True))
+        numbered = [(i, *row) for i, row in enumerate(rows) if row[1] != "something else"]
+        read.append({shard: [row for row in numbered if shard_of.get(row[1]) == shard] for shard in (0, 7)})
+    for shard in (0, 7):
+        assert (digests[0][shard] == digests[1][shard]) == (read[0][shard] == read[1][shard])
+
+
+def test_a_picture_of_another_size_is_another_digest_where_pictures_are_read(tmp_path: Path) -> None:
+    nothing = utterances_file([], 1)
+    (tmp_path / "a.jpg").write_bytes(b"12")
+    before = [input_digests(WORKS, nothing, ("key",), wikiart) for wikiart in (None, tmp_path)]
+    (tmp_path / "a.jpg").write_bytes(b"123")
+    after = [input_digests(WORKS, nothing, ("key",), wikiart) for wikiart in (None, tmp_path)]
+    assert before[0] == after[0] and before[1][7] == after[1][7] and before[1][0] != after[1][0]
+    assert input_digests(WORKS, nothing, ("key",), tmp_path, shards={7}) == {7: after[1][7]}
 
 
 def test_lineage_counts_where_it_is_asked_for_and_damaged_files_have_a_digest_too(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pipeline.common import schema
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.params import Paths
-from pipeline.common.tables import read_artworks, read_groups
+from pipeline.common.tables import open_artworks, open_utterances, read_artworks, read_groups
 from pipeline.parallel.input_digests import input_digests
 from pipeline.utterances.step import UtterancesParams, build_utterances
 from tests.imports import ROOT
@@ -123,7 +123,10 @@ def test_reading_a_shard_touches_no_other_rows(small: Paths, tmp_path: Path) -> 
 
 
 def test_a_digest_changes_with_its_own_shard_alone(small: Paths, tmp_path: Path) -> None:
-    before = input_digests(small, pictures=False)
+    def digests(paths: Paths) -> dict[int, str]:
+        return input_digests(open_artworks(paths), open_utterances(paths), schema.ARTWORKS.names)
+
+    before = digests(small)
     assert sorted(before) == list(range(SHARDS))
     changed = Paths(data=tmp_path, wikiart=small.wikiart)
     for name in ("artworks", "utterances"):
@@ -138,7 +141,7 @@ def test_a_digest_changes_with_its_own_shard_alone(small: Paths, tmp_path: Path)
         path = changed.step("utterances") / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path)
-    after = input_digests(changed, pictures=False)
+    after = digests(changed)
     assert {number for number in before if before[number] != after[number]} == {shard}
 
 

@@ -22,7 +22,7 @@ from pipeline.common.fingerprint import sha256_file
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import SIMILARITY, shard_stem
-from pipeline.common.tables import read_artworks, read_groups, read_regions
+from pipeline.common.tables import open_artworks, read_artworks, read_groups, read_regions
 from pipeline.parallel.map_shards import ParallelParams
 from pipeline.releases.wikiart import read_image
 from pipeline.similarity.step import (
@@ -240,11 +240,11 @@ def test_only_what_clip_looks_at_costs_its_time(world: Paths, backbones: Backbon
         compare_shard(shard, ShardProgress(), world, params, backbones)
     assert {p.name: p.read_bytes() for p in world.step("similarity").iterdir()} == before
 
-    today = similarity_jobs(world, params, backbones)
-    assert similarity_jobs(world, params, backbones, shards={1}) == {1: today[1]}
+    today = similarity_jobs(open_artworks(world), world, params, backbones)
+    assert similarity_jobs(open_artworks(world), world, params, backbones, shards={1}) == {1: today[1]}
     boxes[-1][2] += 1.0
     rewrite(file, schema.REGIONS, boxes=boxes)
-    moved = similarity_jobs(world, params, backbones)
+    moved = similarity_jobs(open_artworks(world), world, params, backbones)
     assert moved[0] == today[0] and moved[1] != today[1]
     counts = build_similarity(world, params, backbones, SEQUENTIAL)
     assert (counts["done"], counts["skipped"]) == (1, 1)
