@@ -64,12 +64,12 @@ class Encoders:
         """Arrays and cards of a batch of artworks: rows of `schema.ARTWORKS` with their pictures."""
         columns: dict[str, np.ndarray] = {}
         if self.sam is not None:
-            grids = self.sam.encode([picture.sam for _, picture in batch if picture.sam is not None])
+            embeddings = self.sam.encode([picture.sam for _, picture in batch if picture.sam is not None])
             if self.params.sam_dtype == "int8":
-                codes, scales = quantise(grids)
+                codes, scales = quantise(embeddings)
                 columns |= {"sam": codes.cpu().numpy(), "sam_scale": scales.cpu().numpy()}
             else:
-                columns["sam"] = grids.half().cpu().numpy()
+                columns["sam"] = embeddings.half().cpu().numpy()
         if self.clip is not None:
             squashed = [picture.clip for _, picture in batch if picture.clip is not None]
             tokens = self.clip.patch_tokens(squashed, self.params.clip_normalisation)
@@ -108,16 +108,16 @@ def load_encoders(params: FeaturesParams, backbones: BackbonesParams) -> Encoder
     return Encoders(params, backbones)
 
 
-def quantise(grids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantise(embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Symmetric int8 with one scale per picture and channel.
 
     Args:
-        grids: float32 (B, C, h, w).
+        embeddings: float32 (B, C, h, w).
 
     Returns:
         int8 codes (B, C, h, w) in [-127, 127] and float32 scales (B, C): ``codes * scale`` is off by at most
         half a scale, a 254th of the channel's largest magnitude.
     """
-    largest = grids.abs().amax(dim=(2, 3))
+    largest = embeddings.abs().amax(dim=(2, 3))
     scales = torch.where(largest > 0, largest / 127, 1.0)
-    return (grids / scales[:, :, None, None]).round().to(torch.int8), scales
+    return (embeddings / scales[:, :, None, None]).round().to(torch.int8), scales

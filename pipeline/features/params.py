@@ -47,6 +47,6 @@ class FeaturesParams:
 
     @property
     def dtypes(self) -> str:
-        """How both grids are stored, for people."""
+        """How both feature maps are stored, for people."""
         parts = (("SAM", self.sam_dtype), ("CLIP", self.clip_dtype))
         return " + ".join(f"{name} {dtype}" for name, dtype in parts if dtype != "none")

@@ -1,7 +1,9 @@
 """Shards on the workers of a Dask cluster, here or elsewhere. The only module that knows Dask.
 
 Workers get shard numbers and return counts: tensors and models never travel. One shard at a time goes to each
-worker, by name, so that a worker's death is always the fault of a known shard.
+worker, by name, so that a worker's death is always the fault of a known shard. Dask's own queue
+(`as_completed` with `retries`) blames every shard that waits on a dead worker, makes finished shards again
+whose results died there, and counts deaths by a setting of the scheduler, which only its owner can change.
 """
 
 import contextlib
@@ -94,7 +96,7 @@ def check_workers(client: Any, ticket: Ticket, address: str, timeout: float, ste
 
     Args:
         client: of the cluster at `address`.
-        ticket: the run that they are asked to join.
+        ticket: the run that they are to join.
         address: of the scheduler, for messages.
         timeout: seconds to wait for a first worker.
         step: name shown with the messages.

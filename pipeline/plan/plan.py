@@ -1,7 +1,7 @@
 """`plan`: what a run will take, step by step, before anything heavy starts.
 
 Items and bytes follow from the csv, the pictures' directory entries and the params. Times are measured: the
-steps themselves run on a few artworks in a temporary folder (`sample_run`) on the device of the params.
+steps themselves run on a few artworks in a temporary folder (`timing`) on the device of the params.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The factory's own steps, timed on a few artworks in a temporary folder: how `plan` and `bench` measure.
 
-The steps run as they always do (`X.build`), decode and write included. A step whose weights are missing is
+The steps run as they always do (`build_X`), decode and write included. A step whose weights are missing is
 replaced by made-up results of its usual size, so that the steps after it, and the bytes of all, can still be
 measured.
 """
@@ -188,7 +188,7 @@ class _SampleRun:
             "regions": lambda: build_regions(real, s.regions, s.backbones, one),
             "similarity": lambda: build_similarity(self.paths, s.similarity, s.backbones, one),
             "masks": lambda: build_masks(self.paths, s.masks, one),
-            # not `build`, which measures a rate of its own first
+            # not `build_features`, which measures a rate of its own first
             "features": lambda: encode_shard(0, ShardProgress(), self.paths, s.features, s.backbones),
             "shards": lambda: build_shards(self.paths, s.shards),
         }

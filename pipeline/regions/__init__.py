@@ -1,5 +1,5 @@
 """Step `regions`: where the things in each artwork are.
 
-Sources of regions are modules of this package, see `sources`; all give rows of `schema.REGIONS`. Nothing
+Sources of regions are the modules of `sources`; all give rows of `schema.REGIONS`. Nothing
 heavy is imported here: params can be read without torch.
 """

@@ -29,12 +29,12 @@ def add_masks(
     model = prompted_sam.load(backbones.sam, backbones.torch_device())
     stream = zip(answers, decode_ahead.pictures(paths.wikiart, works), strict=True)
     while part := list(itertools.islice(stream, batch)):
-        asked = [
+        readable = [
             image
             for (_, found), (_, image) in part
             if isinstance(found, Found) and found.masks is None and not isinstance(image, BadImage)
         ]
-        grids = iter(model.encode(asked) if asked else ())
+        embeddings = iter(model.encode(readable) if readable else ())
         for (artwork, found), (_, image) in part:
             if isinstance(found, Rejected) or found.masks is not None:
                 yield artwork, found
@@ -43,7 +43,7 @@ def add_masks(
             else:
                 height, width = image.shape[:2]
                 boxes, usable = clip_boxes(found.boxes.reshape(-1, 4), height, width)
-                texts = iter(model.box_masks(next(grids), boxes[usable], height, width))
+                texts = iter(model.box_masks(next(embeddings), boxes[usable], height, width))
                 masks = [next(texts) if there else None for there in usable.tolist()]
                 yield artwork, dataclasses.replace(found, masks=masks)
 

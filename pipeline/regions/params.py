@@ -17,7 +17,7 @@ class SamMasksParams:
     thresholds are for the official weights; the most regions per artwork are regions.max_detections."""
 
     points_per_side: Annotated[int, Field(ge=1)] = 32
-    """The picture is asked at a grid of as many points each way; every point gives three masks."""
+    """SAM is prompted with a grid of as many points each way; every point gives three masks."""
     points_per_batch: Annotated[int, Field(ge=1)] = 64
     """Points decoded at once. Changes speed and memory."""
     pred_iou_thresh: Annotated[float, Field(ge=0)] = 0.88

@@ -57,7 +57,7 @@ class PromptedSam:
         self.device = self.encoder.device
 
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """uint8 RGB pictures (H, W, 3) to grids (B, C, h, w)."""
+        """uint8 RGB pictures (H, W, 3) to embeddings (B, C, h, w)."""
         return self.encoder.encode(images)
 
     @torch.inference_mode()

@@ -1,1 +1,1 @@
-"""Step `utterances`: who said what, about which artwork; split; shard map."""
+"""Step `utterances`: who wrote what, about which artwork; split; shard map."""

@@ -1,4 +1,4 @@
-"""Step `utterances`: who said what about which artwork; its split and its shard, decided once for all steps.
+"""Step `utterances`: who wrote what about which artwork; its split and its shard, decided once for all steps.
 
 Reads the ArtEmis csv, finds and checks every picture, and writes three tables (`schema.UTTERANCES`,
 `ARTWORKS`, `REJECTS`). Every csv row ends in the first or, with its reason, in the last. The first two are
@@ -50,7 +50,7 @@ class UtterancesParams:
     """What counts as a usable row and picture, and how artworks are split and sharded."""
 
     num_shards: Annotated[int, Field(gt=0, le=100_000)] = 8
-    """Shards of every later step. The SAM grids decide: 2 MiB an artwork, 256-512 MiB a shard are handy."""
+    """Shards of later steps. SAM's embeddings decide: 2 MiB an artwork; 256-512 MiB a shard is handy."""
     max_chars: Annotated[int, Field(gt=0)] = 2000
     """Longer utterances are rejected."""
     max_pixels: Annotated[int, Field(gt=0, le=PILLOW_CEILING)] = MAX_PIXELS

@@ -44,7 +44,7 @@ def load_source(name: str) -> RegionSource:
 
 
 def resolve_source(params: RegionsParams, paths: Paths) -> RegionsParams:
-    """Params whose source is a name: "auto" becomes apolo where its boxes are, else vinvl, and is said."""
+    """Params with "auto" replaced by apolo where its boxes are, else by vinvl; the choice is printed."""
     if params.source != "auto":
         return params
     folder = paths.apolo / apolo_arrays.BOXES

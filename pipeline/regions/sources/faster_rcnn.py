@@ -80,7 +80,7 @@ def load_faster_rcnn(params: FasterRcnnParams, device: str, **settings: Any) -> 
 def regions(
     works: Sequence[Artwork], paths: Paths, params: RegionsParams, backbones: BackbonesParams
 ) -> Answers:
-    """Yield every artwork with its strongest detections; see `sources.Source`.
+    """Yield every artwork with its strongest detections; see `source.RegionSource`.
 
     They are chosen by score_threshold, min_detections and max_detections among all above `FLOOR`, over
     all classes. A batch is padded as torchvision does, which moves boxes near its edges a little.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def regions(
     works: Sequence[Artwork], paths: Paths, params: RegionsParams, backbones: BackbonesParams
 ) -> Answers:
-    """Yield every artwork with SAM's masks of it, at most max_detections; see `sources.Source`.
+    """Yield every artwork with SAM's masks of it, at most max_detections; see `source.RegionSource`.
 
     Their scores are SAM's predicted IoU. min_detections and score_threshold have no say: `params.sam` has.
     """

@@ -1,9 +1,9 @@
 """Which source gives the regions: every source is a module of this package with a `SOURCE`.
 
-A source turns rows of `schema.ARTWORKS` into `table.Found` or `table.Rejected`; everything after that
-(cutting to the picture, artworks without boxes, counting, writing) is the same for all and lies in `table`
-and the step. Sources are never mixed: an artwork that the chosen one does not know is a reject, because two
-detectors' scores and habits in one data set would make artworks differ in what nobody asked for.
+A source turns rows of `schema.ARTWORKS` into `Found` or `Rejected`; everything after that (cutting to the
+picture, artworks without boxes, counting, writing) is the same for all and lies in `region_row` and the step.
+Sources are never mixed: an artwork that the chosen one does not know is a reject, because two detectors'
+scores and habits in one data set would make artworks differ for no reason.
 """
 
 from __future__ import annotations

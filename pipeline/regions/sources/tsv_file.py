@@ -7,7 +7,7 @@ The pass also takes the SHA-256, which is the file's identity in fingerprints: s
 every shard in each copy, and miss an edit that keeps them.
 
 Pictures are named in such a file as their user pleased. Rows are matched to artworks by painting, in any
-spelling that `artworks.plain_name` knows, with or without extension and folders; the folder decides between
+spelling that `wikiart.plain_name` knows, with or without extension and folders; the folder decides between
 two styles of one painting. An artwork's key works as well.
 """
 
@@ -49,7 +49,7 @@ BYTES_LITERAL = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 INDEX = pa.schema([("name", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
 
 
-class BadRow(Exception):  # noqa: N818 - named for what it says, as `artworks.BadImage`
+class BadRow(Exception):  # noqa: N818 - named for what it says, as `wikiart.BadImage`
     """A row that cannot be used; `reason` is one short word, `detail` is for people."""
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -39,7 +39,7 @@ DECIDED_BY_SGB = {
 def regions(
     works: Sequence[Artwork], paths: Paths, params: RegionsParams, backbones: BackbonesParams
 ) -> Answers:
-    """Yield every artwork with the detector's regions; see `sources.Source`."""
+    """Yield every artwork with the detector's regions; see `source.RegionSource`."""
     device = backbones.torch_device()
     model = _load_detector(backbones.vinvl.checkpoint, params, device)
 
