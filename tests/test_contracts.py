@@ -2,10 +2,15 @@
 
 import ast
 import importlib
+import importlib.metadata
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.imports import ROOT, closure, cycles, direct_imports, edges, module_name
 
@@ -158,6 +163,24 @@ def test_only_one_module_knows_dask() -> None:
         }
         known = {str(name).split(".")[0] for name in imported} & {"dask", "distributed", "dask_jobqueue"}
         assert not known or file == ROOT / "pipeline" / "parallel" / "dask_cluster.py", file
+
+
+def test_a_plain_install_brings_all_that_is_imported() -> None:
+    """Tests run with the developer's extra, which would hide a package that only it brings."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [Requirement(line) for line in project["dependencies"]]
+    declared = {canonicalize_name(name) for one in wanted for name in (one.name, *one.extras)}
+    providers = importlib.metadata.packages_distributions()
+    undeclared = {}
+    for file in [*sources("pipeline", "model", "stages"), ROOT / "cli.py"]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for top in {name.split(".")[0] for name in names} - {"pipeline", "model", "stages"}:
+                by = {canonicalize_name(name) for name in providers.get(top, [top])}
+                if top not in sys.stdlib_module_names and not by & declared:
+                    undeclared[top] = module_name(file)
+    assert undeclared == {}
 
 
 def listed_code(name: str) -> list[Path]:
