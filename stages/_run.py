@@ -22,6 +22,10 @@ from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import only_writer, remove_stale, write_json
 from pipeline.common.params import Paths, load_params
 
+OF_THIS_RUN = ("seconds", "done", "skipped")
+"""Numbers of what one call did, not of what stands there: shown, and kept out of the metrics file, so that a call which
+finds its work done leaves that file as it was."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -47,7 +51,7 @@ class Stage:
     def run(
         self, params_file: Path, variant: str | None = None, parallel: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Run the stage; returns the metrics that it also wrote. Raises `UserError`, `RunFailed`.
+        """Run the stage; returns its metrics, those `OF_THIS_RUN` too. Raises `UserError`, `RunFailed`.
 
         `parallel`: fields of that section that the command line has the last word on.
         """
@@ -60,7 +64,7 @@ class Stage:
         start = time.monotonic()
         metrics = self.build(paths, params, *others.values(), *([variant] if self.variants else []))
         metrics.setdefault("seconds", round(time.monotonic() - start, 1))
-        write_json(file, metrics)
+        write_json(file, {key: value for key, value in metrics.items() if key not in OF_THIS_RUN})
         shown = [f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list)]
         print(f"{name}: " + ", ".join(shown), file=sys.stderr)
         return metrics

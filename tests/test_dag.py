@@ -82,6 +82,12 @@ def test_a_second_repro_does_nothing_and_says_so(done: Path) -> None:
         assert "Running stage" not in output
 
 
+def test_a_step_called_by_hand_leaves_nothing_to_do(done: Path) -> None:
+    for step in ("utterances", "regions", "masks", "shards", "train single", "report"):
+        run(done, "python", "-m", *f"stages.{step}".split())
+    assert "Data and pipelines are up to date" in run(done, "dvc", "status")
+
+
 def test_a_masks_param_reruns_masks_and_what_follows_it(done: Path) -> None:
     params = yaml.safe_load((done / "params.yaml").read_text())
     before = (done / "params.yaml").read_text()

@@ -23,20 +23,20 @@ from pipeline.releases.apolo import ApoloItem, load_items
 def build_baselines(paths: Paths, params: BaselinesParams) -> dict[str, Any]:
     """Predict every APOLO item by every baseline; returns counts by row. `UserError` for absent inputs.
 
-    A detector's row is ``skipped`` where this run's regions are another source's.
+    A detector's row is missing, with a line in ``left_out``, where this run's regions are another source's.
     """
     items, rejected = _items(paths)
     out = paths.step("baselines")
     (out / ROWS).unlink(missing_ok=True)
     rows: dict[str, dict[str, Any]] = {}
-    skipped: list[str] = []
+    left_out: list[str] = []
     detectors: dict[str, ObjectsParams | None] = {"faster-rcnn": params.faster_rcnn, "vinvl": params.vinvl}
     for name, objects in detectors.items():
         if objects is None:
             continue
         counts = write_objects(out / name, name, objects, paths, {item.key for item in items})
         if counts is None:
-            skipped.append(
+            left_out.append(
                 f"{name}: the regions in {paths.step('regions')} are not {' or '.join(SOURCES[name])}; name "
                 "a folder of its regions in the params"
             )
@@ -47,7 +47,7 @@ def build_baselines(paths: Paths, params: BaselinesParams) -> dict[str, Any]:
     if params.wesd is not None:
         rows[WESD] = run_wesd(out / WESD, Index.load(paths.step("shards")), params.wesd, items)
     write_rows(out, list(rows))
-    return {"items": len(items), "rejected_items": rejected, "rows": rows, "skipped": skipped}
+    return {"items": len(items), "rejected_items": rejected, "rows": rows, "left_out": left_out}
 
 
 def _items(paths: Paths) -> tuple[Sequence[ApoloItem], int]:
