@@ -10,7 +10,6 @@ same code on the same folders:
 """
 
 import argparse
-import contextlib
 import dataclasses
 import sys
 import time
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import RunFailed, UserError
-from pipeline.common.files import only_writer, remove_stale, write_json
+from pipeline.common.files import write_json
+from pipeline.common.lock import only_writer
 from pipeline.common.params import Paths, load_params
 
 OF_THIS_RUN = ("seconds", "done", "skipped")
@@ -60,22 +60,14 @@ class Stage:
             others["parallel"] = dataclasses.replace(others["parallel"], **(parallel or {}))
         name = f"{self.step}/{variant}" if self.variants else self.step
         file = paths.metrics / f"{name}.json"
-        self._clean_up(paths, file)
         start = time.monotonic()
-        metrics = self.build(paths, params, *others.values(), *([variant] if self.variants else []))
-        metrics.setdefault("seconds", round(time.monotonic() - start, 1))
-        write_json(file, {key: value for key, value in metrics.items() if key not in OF_THIS_RUN})
+        with only_writer(file):  # each build holds its own folder
+            metrics = self.build(paths, params, *others.values(), *([variant] if self.variants else []))
+            metrics.setdefault("seconds", round(time.monotonic() - start, 1))
+            write_json(file, {key: value for key, value in metrics.items() if key not in OF_THIS_RUN})
         shown = [f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list)]
         print(f"{name}: " + ", ".join(shown), file=sys.stderr)
         return metrics
-
-    def _clean_up(self, paths: Paths, metrics: Path) -> None:
-        """Remove what a killed run left half-written, unless another run is at work there."""
-        remove_stale(metrics.parent, f".{metrics.name}.*.tmp")
-        out = paths.step(self.step)
-        if out.is_dir():
-            with contextlib.suppress(UserError), only_writer(out):
-                remove_stale(out)
 
     def main(self) -> None:
         """Command line ``python -m stages.STEP [VARIANT] [--params FILE]``.

@@ -25,6 +25,7 @@ from model.alignment.words import plain_words
 from pipeline.common.emotions import ALL_EMOTIONS, EMOTIONS, POSITIVE, SOMETHING_ELSE, emotion_index
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
+from pipeline.common.lock import writes
 from pipeline.common.machine import torch_device
 from pipeline.common.params import STRICT, Paths
 
@@ -165,6 +166,7 @@ def _accuracy(classifier: EmotionClassifier, sentences: Sequence[str], labels: n
     return accuracy
 
 
+@writes(lambda paths, *_: [paths.step("alignment")])
 def build_alignment(paths: Paths, params: AlignmentParams) -> dict[str, Any]:
     """Train on the train utterances, or read ArtEmis's; measure on val and test; write data/alignment/.
 

@@ -15,11 +15,13 @@ from model.baselines.rows import ROWS, write_rows
 from model.baselines.wesd_training import NAME as WESD
 from model.baselines.wesd_training import run_wesd
 from pipeline.common.errors import UserError
+from pipeline.common.lock import writes
 from pipeline.common.params import Paths
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem, load_items
 
 
+@writes(lambda paths, *_: [paths.step("baselines")], nested=True)
 def build_baselines(paths: Paths, params: BaselinesParams) -> dict[str, Any]:
     """Predict every APOLO item by every baseline; returns counts by row. `UserError` for absent inputs.
 

@@ -14,8 +14,10 @@ from model.metrics.columns import COLUMNS
 from model.metrics.markdown import Markdown, score_table
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import check_writable
+from pipeline.common.lock import writes
 
 
+@writes(lambda _, out, *__: [out])
 def export(
     run: Path, out: Path, metrics: Path, push: str | None = None, private: bool = False
 ) -> dict[str, Any]:

@@ -33,11 +33,13 @@ from model.score.score_masks import MapTable, score_masks, sweep_masks
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_json
 from pipeline.common.fingerprint import as_json
+from pipeline.common.lock import writes
 from pipeline.common.params import Paths
 from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
 from pipeline.releases.apolo import ApoloItem
 
 
+@writes(lambda paths, *_: [paths.metrics / name for name in ("label_card.json", "label_card.md")])
 def make_card(
     paths: Paths,
     masks: MasksParams,

@@ -30,8 +30,9 @@ from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import RunFailed
-from pipeline.common.files import check_writable, only_writer, remove_stale, write_bytes
+from pipeline.common.files import check_writable, write_bytes
 from pipeline.common.fingerprint import fingerprint, sha256_file
+from pipeline.common.lock import only_writer
 from pipeline.common.progress import Meter
 from pipeline.common.read_ahead import read_ahead
 from pipeline.features.encoders import Encoders
@@ -91,7 +92,6 @@ def predict_images(
     pictures = find_pictures(targets, out)
     check_writable(out)
     with only_writer(out):
-        remove_stale(out)
         _, provenance = read_config(run)
         encoders = encoder_params(run, provenance, backbones, given or FeaturesParams(), params)
         with contextlib.closing(ResumeLog(out / RESUME_LOG, _identity(run, *encoders, params))) as log:

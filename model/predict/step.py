@@ -21,6 +21,7 @@ from model.emosem.network import EmoSEM
 from model.maps.prediction_writer import ItemPrediction, write_predictions
 from model.predict.answer import BatchQuery, Prediction, PredictParams, predict_batch
 from pipeline.common.emotions import EMOTIONS, emotion_index
+from pipeline.common.lock import writes
 from pipeline.common.params import Paths
 from pipeline.common.tables import table_file
 from pipeline.reader.index import Index
@@ -30,6 +31,7 @@ Query = tuple[str, str]
 """(key of an artwork, emotion)."""
 
 
+@writes(lambda paths, _, variant: [paths.step("predict") / variant])
 def predict_items(paths: Paths, params: PredictParams, variant: str) -> dict[str, Any]:
     """Predict every APOLO item with ``runs/VARIANT``; returns counts. `UserError` for absent inputs."""
     index = Index.load(paths.step("shards"))

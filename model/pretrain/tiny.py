@@ -19,6 +19,7 @@ from model.pretrain.vinvl import VinvlPretrainParams
 from pipeline.backbones.weight_hashes import HASHES
 from pipeline.common.files import write_bytes, write_json
 from pipeline.common.fingerprint import as_json, sha256_file
+from pipeline.common.lock import writes
 from pipeline.common.params import STRICT
 
 Backbone = Literal["clip", "sam", "language_model", "vinvl"]
@@ -36,6 +37,7 @@ class PretrainParams:
     vinvl: VinvlPretrainParams = VinvlPretrainParams()
 
 
+@writes(lambda out, *_: [out])
 def pretrain(out: Path, params: PretrainParams, only: Backbone | None = None) -> dict[str, Any]:
     """Train the backbones into `out`, and write quality.json, CARD.md and sha256.json beside them.
 

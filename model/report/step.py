@@ -22,6 +22,7 @@ from pipeline.backbones.params import BackbonesParams
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
+from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
 from pipeline.reader.statistics import read_statistics
 
@@ -40,6 +41,7 @@ class ReportParams:
     """Human explanations shown beside each item."""
 
 
+@writes(lambda paths, *_: [paths.report])
 def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams) -> dict[str, Any]:
     """Write report/index.html; returns counts.
 

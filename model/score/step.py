@@ -27,12 +27,16 @@ from model.score.statistics.bootstrap import summarise
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.fingerprint import as_json
+from pipeline.common.lock import writes
 from pipeline.common.params import Paths
 
+PAGES = ("score.md", "statistics.json", "statistics.md", "tables")
+"""What the step writes to metrics/ itself."""
 LISTED = 20
 """Problems named in the metrics; all of them are in items.parquet."""
 
 
+@writes(lambda paths, *_: [paths.step("score"), *(paths.metrics / name for name in PAGES)])
 def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> dict[str, Any]:
     """Score everything there is; writes data/score/*.parquet, metrics/{score.md,statistics.*,tables/}.
 

@@ -11,6 +11,7 @@ It stops at SIGTERM or Ctrl-C after the step at hand, and goes on from its last 
 """
 
 import dataclasses
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -39,11 +40,13 @@ from model.train.validation import validate
 from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint, sha256_file
+from pipeline.common.lock import writes
 from pipeline.common.params import Paths
 from pipeline.reader.index import Index
 from pipeline.reader.remote_index import open_index
 
 
+@writes(lambda paths, _, variant, **__: [paths.runs / variant] if is_first_process() else [], nested=True)
 def train(
     paths: Paths,
     params: TrainParams,
@@ -136,6 +139,11 @@ def _metrics(
         "validation": progress.validation,
         "best": {"epoch": progress.best_epoch, SELECTION: progress.best},
     }
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, known before accelerate starts."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def new_accelerator(device: str, params: TrainParams) -> Accelerator:

@@ -20,6 +20,7 @@ NEUTRAL = (
     "pipeline.common.errors",
     "pipeline.common.files",  # how a file gets its name, never what is in it
     "pipeline.common.fingerprint",
+    "pipeline.common.lock",
     "pipeline.common.machine",
     "pipeline.common.params",  # how the file is read; the values are fingerprinted themselves
     "pipeline.common.progress",

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -85,33 +84,6 @@ def probe_file(folder: Path) -> Iterator[Path]:
         yield probe
     finally:
         probe.unlink(missing_ok=True)
-
-
-def remove_stale(folder: Path, pattern: str = ".*.tmp") -> None:
-    """Remove what killed writers left in a folder. Only for a folder that nobody else is writing to."""
-    if folder.is_dir():
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold a folder for one run: two at once could vouch for each other's files. Raises `UserError`.
-
-    The lock (flock on the folder itself) ends with the process, also a killed one. File systems that cannot
-    lock a folder, such as NFS, are used without.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is writing to {folder}; wait for it to end, or stop it") from None
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -33,6 +33,7 @@ from pipeline.common.emotions import EMOTIONS, SOMETHING_ELSE
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_json
 from pipeline.common.fingerprint import as_json
+from pipeline.common.lock import lock_file, writes
 from pipeline.common.tars import npy_bytes
 from pipeline.gallery.scenes.scene import scene
 from pipeline.gallery.words import grammar
@@ -62,6 +63,7 @@ class _Drawn:
     num_boxes: int
 
 
+@writes(lambda out, *_: [out])
 def draw_gallery(out: Path, params: GalleryParams) -> dict[str, Any]:
     """Draw `params.artworks` artworks and write the three releases under `out`; returns counts.
 
@@ -93,7 +95,9 @@ def _clear(out: Path) -> None:
     """Remove an older gallery from `out`; refuse a folder with other things in it."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder for the gallery")
-    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
+    own = lock_file(out)  # it lies inside where the folder above may not be written to
+    others = out.is_dir() and any(path.resolve() != own for path in out.iterdir())
+    if others and not (out / _MARK).is_file():
         raise UserError(f"{out} is not empty and holds no {_MARK}; name an empty folder for the gallery")
     for folder in _FOLDERS:
         shutil.rmtree(out / folder, ignore_errors=True)

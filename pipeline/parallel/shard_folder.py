@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.files import check_writable, only_writer, remove_stale, write_bytes, write_json
+from pipeline.common.files import check_writable, write_bytes, write_json
+from pipeline.common.lock import only_writer, sweep
 from pipeline.common.schema import shard_stem
 from pipeline.parallel.shard_result import FailedShard, ShardResult
 
@@ -38,7 +39,6 @@ class ShardFolder:
         """
         check_writable(self.out)
         with only_writer(self.out):
-            remove_stale(self.out)
             known = {shard_stem(shard) for shard in self.wanted}
             for path in self.out.iterdir():
                 stem = path.name.partition(".")[0]
@@ -47,7 +47,7 @@ class ShardFolder:
             try:
                 yield
             finally:
-                remove_stale(self.out)
+                sweep(self.out)
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard is there for today's fingerprint, and its files are as long as they were then."""

@@ -24,8 +24,9 @@ import pydantic
 from pydantic import Field
 
 from pipeline.common.errors import UserError
-from pipeline.common.files import remove_stale, write_bytes, write_json, write_parquet
+from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.fingerprint import sha256_file
+from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
 from pipeline.common.schema import INDEX, REJECTS, shard_stem
 from pipeline.common.tables import table_file
@@ -66,6 +67,7 @@ class ShardsParams:
     """Bins of the mask area histogram over [0, 1], shares of the artwork."""
 
 
+@writes(lambda paths, *_: [paths.step("shards")])
 def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = HERE) -> dict[str, Any]:
     """Join, check and index the shards; returns counts. Shards whose tars are unchanged are not read again.
 
@@ -73,7 +75,6 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     """
     out = paths.step("shards")
     shards = _shard_numbers(paths)
-    remove_stale(out)
     process = functools.partial(join_shard, paths=paths)
     map_shards("shards", cache_folder(paths), join_jobs(paths, shards), process, parallel)
     joined = [load_joined(paths, shard) for shard in shards]

@@ -25,6 +25,7 @@ from pydantic import Field
 from pipeline.common import schema
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_atomic, write_parquet
+from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
 from pipeline.common.progress import Meter
 from pipeline.releases import apolo, artemis
@@ -76,6 +77,7 @@ class UtterancesParams:
             raise ValueError(f"fractions {self.fractions} must be three shares that sum to 1")
 
 
+@writes(lambda paths, *_: [paths.step("utterances")])
 def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     """Write ``data/utterances/{utterances,artworks,rejects}.parquet``; returns the counts.
 

@@ -21,9 +21,9 @@ from model.predict.answer import PredictParams
 from model.predict.folder import RESUME_LOG, _write, predict_images, predictions_text
 from model.predict.predictor import Predictor
 from pipeline.backbones.params import BackbonesParams
-from pipeline.common import files
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
+from pipeline.common.lock import only_writer
 from tests.imports import ROOT
 from tests.worlds.own_pictures import PARAMS, SIZES, new_run, provenance_of
 
@@ -182,7 +182,7 @@ def test_two_runs_do_not_share_a_folder(
     run: Path, pictures: Path, backbones: BackbonesParams, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
-    with files.only_writer(tmp_path / "out"), pytest.raises(UserError, match="another run"):
+    with only_writer(tmp_path / "out"), pytest.raises(UserError, match="another run"):
         predict_images(run, [pictures], ["awe"], tmp_path / "out", PARAMS, backbones)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.common.errors import RunFailed, UserError
-from pipeline.common.files import check_writable, only_writer, remove_stale, write_atomic, write_bytes
+from pipeline.common.files import check_writable, write_atomic, write_bytes
 from pipeline.common.fingerprint import package_version
 from pipeline.common.tars import write_tar
 
@@ -92,21 +92,6 @@ def test_writers_of_one_file_never_share_a_temporary_one(tmp_path: Path) -> None
     assert len(max(names, key=len)) == 8
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"the same bytes"
-
-
-def test_stale_files_go_and_others_stay(tmp_path: Path) -> None:
-    for name in (".000000.tar.abc.tmp", "000000.tar", "notes.tmp", ".hidden"):
-        (tmp_path / name).touch()
-    remove_stale(tmp_path)
-    remove_stale(tmp_path / "absent")
-    assert {path.name for path in tmp_path.iterdir()} == {"000000.tar", "notes.tmp", ".hidden"}
-
-
-def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
-    with only_writer(tmp_path), pytest.raises(UserError, match="another run"):
-        only_writer(tmp_path).__enter__()
-    with only_writer(tmp_path):
-        pass
 
 
 def test_code_that_differs_in_a_byte_or_a_name_is_another_version(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.common.errors import RunFailed, UserError
-from pipeline.common.files import only_writer, write_bytes
+from pipeline.common.files import write_bytes
+from pipeline.common.lock import only_writer
 from pipeline.common.progress import ShardMeter, ShardProgress
 from pipeline.parallel import map_shards as map_shards_module
 from pipeline.parallel.map_shards import ParallelParams, map_shards
@@ -105,7 +106,7 @@ def test_a_new_fingerprint_redoes_only_its_shard_and_old_shards_go(world: tuple[
     out, log = world
     process = functools.partial(write_shard, out, log)
     map_shards("x", out, {**JOBS, 7: "z"}, process, HERE)
-    write_bytes(out / ".000001.tar.abc.tmp", b"half")
+    write_bytes(out / ".000001.tar.abcdefgh.tmp", b"half")
     map_shards("x", out, {**JOBS, 1: "changed"}, process, HERE)
     assert ran(log) == [0, 1, 1, 2, 7]
     assert sorted(contents(out)) == [f"{shard:06d}.{ext}" for shard in range(3) for ext in ("json", "tar")]
