@@ -23,8 +23,8 @@ from pipeline.common.lock import only_writer
 from pipeline.common.params import Paths, load_params
 
 OF_THIS_RUN = ("seconds", "done", "skipped")
-"""Numbers of what one call did, not of what stands there: shown, and kept out of the metrics file, so that a call which
-finds its work done leaves that file as it was."""
+"""Numbers of what one call did, not of what stands there: shown, and kept out of the metrics file, so that a
+call which finds its work done leaves that file as it was."""
 
 
 @dataclasses.dataclass(frozen=True)
