@@ -18,10 +18,10 @@ from transformers import get_linear_schedule_with_warmup
 from model.baselines.params import WesdParams
 from model.baselines.wesd_network import CELLS, SIDE, UncorrectedAdamW, Wesd, cells_of, target_of, wesd_loss
 from model.maps.prediction_writer import ItemPrediction, write_predictions
+from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS, emotion_index
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
-from pipeline.common.tars import load_npy
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem
 
@@ -86,7 +86,7 @@ def read_pairs(index: Index, split: str) -> Pairs:
 def read_cells(index: Index, key: str) -> np.ndarray:
     """Tokens of an artwork, float32 (49, C). Raises `UserError` when it has none."""
     try:
-        return cells_of(load_npy(index.read(key, "clip.npy")))
+        return cells_of(parse_npy(index.read(key, "clip.npy")))
     except KeyError as error:
         raise UserError(
             f"{error.args[0]}: WESD reads CLIP's tokens. Set features.clip_dtype to float16 and run the "

@@ -1,7 +1,5 @@
 """What the frozen encoders saw in an artwork, as the shards hold it."""
 
-import functools
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.common.arrays import NoArray, parse_npy
 from pipeline.common.errors import UserError
-from pipeline.common.tars import load_npy
 from pipeline.reader.index import Index
 
 MIXED = "the features hold int8 and float16 grids; run the features and shards steps again"
-_VERSION_1 = np.lib.format.magic(1, 0)
 
 
 class Features(NamedTuple):
@@ -40,12 +37,16 @@ def read_features(index: Index, key: str) -> Features:
     """
     size = read_input_size(index, key)
     try:
-        sam, clip = (_array(index.view(key, member)) for member in ("sam.npy", "clip.npy"))
-        scale = _array(index.view(key, "sam_scale.npy")) if sam.dtype == np.int8 else None
+        sam, clip = (parse_npy(index.view(key, member)) for member in ("sam.npy", "clip.npy"))
+        scale = parse_npy(index.view(key, "sam_scale.npy")) if sam.dtype == np.int8 else None
     except KeyError as error:
         raise UserError(
             f"{error.args[0]}: a model needs both grids. Set features.sam_dtype and clip_dtype to something "
             "else than none, then run the features and shards steps"
+        ) from None
+    except NoArray as error:
+        raise UserError(
+            f"{key}: its features are damaged: {error}; run the features and shards steps"
         ) from None
     if math.isqrt(len(clip)) ** 2 != len(clip):  # the class token stands before a square of patches
         clip = clip[1:]
@@ -56,23 +57,6 @@ def read_input_size(index: Index, key: str) -> tuple[int, int]:
     """(height, width) of an artwork's picture inside SAM's padded input, pixels."""
     height, width = json.loads(index.read(key, "features/json"))["sam"]["input_size"]
     return height, width
-
-
-def _array(data: memoryview) -> np.ndarray:
-    """The array in the bytes of a .npy file, not copied: an epoch reads every grid, so copies count."""
-    if data[: len(_VERSION_1)] != _VERSION_1:
-        return load_npy(bytes(data))
-    start = len(_VERSION_1) + 2 + int.from_bytes(data[len(_VERSION_1) :][:2], "little")
-    shape, fortran, dtype = _header(bytes(data[len(_VERSION_1) : start]))
-    if fortran or dtype.hasobject:
-        return load_npy(bytes(data))  # refuses objects
-    return np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
-
-
-@functools.lru_cache(maxsize=16)
-def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran's order, and dtype: the same bytes for every artwork, so parsed once."""
-    return np.lib.format.read_array_header_1_0(io.BytesIO(data))
 
 
 def stack_sam(features: Sequence[Features]) -> tuple[Tensor, Tensor | None]:

@@ -1,9 +1,9 @@
 """Maps decoded from the bytes of ``.png`` and ``.npy`` files."""
 
-import io
-
 import cv2
 import numpy as np
+
+from pipeline.common.arrays import NoArray, parse_npy
 
 
 def decode_png(data: bytes) -> np.ndarray:
@@ -34,8 +34,8 @@ def decode_npy(data: bytes) -> np.ndarray:
     Raises `ValueError` for pickled objects, with advice, and for what is no such file.
     """
     try:
-        array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        advice = "; save it as a plain array of numbers" if "pickle" in str(error) else ""
+        array = parse_npy(data)
+    except NoArray as error:
+        advice = "; save it as a plain array of numbers" if error.reason == "pickled" else ""
         raise ValueError(f"the file is no plain .npy array ({error}){advice}") from None
     return array.squeeze() if array.ndim > 2 else array

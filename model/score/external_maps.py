@@ -18,6 +18,7 @@ from model.score.items import item_name, read_released_items
 from model.score.params import ScoreParams
 from model.score.score_masks import MapTable, score_masks, sweep_masks
 from model.score.wesd_results import as_logits, emotion_map, read_results
+from pipeline.common.arrays import read_file
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import as_json
 from pipeline.common.params import Paths
@@ -82,11 +83,7 @@ def open_maps(path: Path) -> NamedMaps:
 
 def _file_reader(file: Path, decode: Callable[[bytes], np.ndarray]) -> Callable[[str], np.ndarray]:
     def read(_emotion: str) -> np.ndarray:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise ValueError(f"the file cannot be read ({error.strerror})") from None
-        return decode(data)
+        return decode(read_file(file))
 
     return read
 

@@ -222,9 +222,3 @@ def npy_bytes(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
-
-
-def load_npy(data: bytes) -> np.ndarray:
-    """The array in the bytes of a ``.npy`` file. Pickled objects are refused with `ValueError`."""
-    array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    return array

@@ -7,12 +7,12 @@ as ``#`` in some, mojibake such as "eugã¨ne" beside "eugène" and "eugene". No
 import functools
 import os
 import unicodedata
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.common.arrays import NoArray, read_npy
 from pipeline.releases.wikiart import MOJIBAKE, mend_mojibake, plain_name, unaccented, unsafe_name
 
 MAPS = "apolo_pixel_map"
@@ -24,7 +24,7 @@ BOXES = "arts_features_vinvl_bbox_col"
 class BadArray(Exception):  # noqa: N818 - named for what it says, as `artworks.BadImage`
     """A released ``.npy`` file that cannot be used.
 
-    Reasons: missing, pickled, not-npy, wrong-shape, wrong-values.
+    Reasons: those of `NoArray`, wrong-shape, wrong-values.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -81,38 +81,21 @@ def boxes_path(apolo: Path, painting: str) -> Path | None:
 def _load_array(path: Path) -> np.ndarray:
     """A ``.npy`` file, without running anything that it holds."""
     try:
-        # mapped first: the header's size is checked against the file before any memory is asked for
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise BadArray("missing", f"{path} does not exist") from None
-    except (ValueError, TypeError, OverflowError, OSError, EOFError, zipfile.BadZipFile) as error:
-        # numpy has no class for it, and takes whatever it does not know for a pickle
-        objects = "Python objects" in str(error) or "allow_pickle" in str(error)
-        if objects and _starts_as_object(path):
-            raise BadArray(
-                "pickled",
-                f"{path} is pickled, and unpickling runs code from the file; if you trust it, convert it "
-                "once: np.save(path, np.load(path, allow_pickle=True).astype('float32'))",
-            ) from None
-        raise BadArray("not-npy", f"{path}: {error}") from None
-    if not isinstance(mapped, np.ndarray):
-        mapped.close()
-        raise BadArray("not-npy", f"{path} is an archive of arrays, not one")
-    if mapped.dtype.kind not in "biuf":
-        raise BadArray("wrong-values", f"{path} holds {mapped.dtype}, not numbers")
-    return np.array(mapped)
-
-
-def _starts_as_object(path: Path) -> bool:
-    """Whether a file begins like an array or a pickle, and not like anything else."""
-    with path.open("rb") as file:
-        return file.read(1) in (b"\x93", b"\x80")
+        return read_npy(path)
+    except NoArray as error:
+        advice = (
+            "; if you trust it, convert it once: "
+            "np.save(path, np.load(path, allow_pickle=True).astype('float32'))"
+            if error.reason == "pickled"
+            else ""
+        )
+        raise BadArray(error.reason, f"{path}: {error}{advice}") from None
 
 
 def load_truth(path: Path) -> np.ndarray:
     """A released truth mask, bool (H, W), at the resolution of its file (usually the picture's).
 
-    Every value above zero is inside. Raises `BadArray`: missing, pickled, not-npy, wrong-shape, wrong-values.
+    Every value above zero is inside. Raises `BadArray`.
     """
     array = _load_array(path)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -130,7 +113,7 @@ def load_boxes(path: Path) -> np.ndarray:
 
     Every row of the file, in its order, broken ones too: what reaches outside, is empty or not finite is
     the reader's to sort out and count. Further columns are ignored.
-    Raises `BadArray`: missing, pickled, not-npy, wrong-shape, wrong-values (most boxes in pixels).
+    Raises `BadArray`, also when most boxes are in pixels.
     """
     array = _load_array(path)
     if array.size == 0:

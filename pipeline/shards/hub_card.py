@@ -5,11 +5,9 @@ from the first few samples alone. With the card, ``load_dataset("data/shards", "
 reads the tars as they are, in place; an emotion without a mask is None.
 """
 
-import io
 from typing import Any
 
-import numpy as np
-
+from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS
 from pipeline.reader.index import Index
 from pipeline.reader.tar_paths import FILES
@@ -85,7 +83,7 @@ def _arrays(index: Index) -> list[dict[str, Any]]:
     for member in index.members(key):
         name = member.partition("/")[2]
         if member.startswith("features/") and name.endswith(".npy"):
-            array = np.load(io.BytesIO(index.read(key, member)), allow_pickle=False)
+            array = parse_npy(index.view(key, member))
             dtype = str(array.dtype)
             kind: dict[str, Any] = {"list": dtype}
             if array.ndim > 1:

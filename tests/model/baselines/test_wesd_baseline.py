@@ -13,11 +13,11 @@ from model.baselines.params import WesdParams
 from model.baselines.rows import read_rows, write_rows
 from model.baselines.wesd_network import Wesd, cells_of, target_of, wesd_loss
 from model.baselines.wesd_training import Pairs
+from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.params import Paths
-from pipeline.common.tars import load_npy
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem
 from tests.worlds.trained_shards import WIDTH, shards
@@ -218,7 +218,7 @@ def test_pairs_are_every_mask_of_the_split_with_its_artworks_tokens(world: Index
     assert pairs.cells.shape == (6, 49, WIDTH)
     assert len(asked) == len(pairs.rows) == len(pairs.target) == 12
     for number, (key, emotion) in enumerate(asked):
-        tokens = load_npy(world.read(key, "clip.npy"))
+        tokens = parse_npy(world.read(key, "clip.npy"))
         row = int(pairs.rows[number])
         assert np.allclose(pairs.cells[row].numpy(), cells_of(tokens), atol=2e-3)
         assert EMOTIONS[int(pairs.emotion[number])] == emotion
@@ -241,7 +241,7 @@ def test_a_run_writes_maps_that_score_reads_and_the_same_bytes_again(world: Inde
     model = Wesd(WIDTH)
     model.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
     for item in items:
-        tokens = cells_of(load_npy(world.read(item.key, "clip.npy")))
+        tokens = cells_of(parse_npy(world.read(item.key, "clip.npy")))
         with torch.no_grad():
             logits = model(torch.from_numpy(tokens)[None])[0, :, EMOTIONS.index(item.emotion)].numpy()
         values = sigmoid(logits.reshape(7, 7))

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 
 from model.maps.prediction_writer import ItemPrediction, write_predictions
 from model.maps.predictions import read_predictions
-from pipeline.common.tars import load_npy, read_tar
+from pipeline.common.arrays import parse_npy
+from pipeline.common.tars import read_tar
 from pipeline.releases.apolo import ApoloItem
 
 ITEMS = [
@@ -34,7 +35,7 @@ def test_the_order_of_methods_and_items_does_not_matter(tmp_path: Path) -> None:
     for key, members in samples:
         for name, data in members.items():
             (map_,) = (m for i, m in MAPS.items() if i.key == key and name.endswith(f"__{i.emotion}.npy"))
-            np.testing.assert_array_equal(load_npy(data), map_)
+            np.testing.assert_array_equal(parse_npy(data), map_)
     rows = pq.read_table(tmp_path / "a" / "predictions.parquet").to_pylist()
     assert [(r["method"], r["key"][0], r["item_emotion"], r["asked_emotion"]) for r in rows] == [
         (method, key, emotion, "anger" if ":" in method else emotion)

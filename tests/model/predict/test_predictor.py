@@ -18,10 +18,11 @@ from model.predict.answer import BatchQuery, predict_batch
 from model.predict.folder import predict_images
 from model.predict.predictor import Predictor, parse_emotions
 from pipeline.backbones.params import BackbonesParams
+from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.tables import read_artworks
-from pipeline.common.tars import load_npy, read_tar
+from pipeline.common.tars import read_tar
 from pipeline.features.params import FeaturesParams
 from pipeline.features.step import build_features
 from pipeline.parallel.map_shards import ParallelParams
@@ -59,8 +60,8 @@ def test_raw_pictures_are_answered_as_their_cached_features(
     found = predictor.predict([works[key] for key in samples], ["awe", "anger"], keys=list(samples))
     for (key, members), answers in zip(samples.items(), found, strict=True):
         card = json.loads(members["json"])
-        grids = {n: load_npy(members[f"{n}.npy"]) for n in ("sam", "clip")}
-        scale = load_npy(members["sam_scale.npy"]) if dtype == "int8" else None
+        grids = {n: parse_npy(members[f"{n}.npy"]) for n in ("sam", "clip")}
+        scale = parse_npy(members["sam_scale.npy"]) if dtype == "int8" else None
         seen = Features(grids["sam"], grids["clip"], *card["sam"]["input_size"], scale)
         (again,) = predictor.encode([predictor.prepare(read_image(works[key]))])
         assert again.sam.dtype == seen.sam.dtype and again[2:4] == seen[2:4]

@@ -16,11 +16,12 @@ from model.emosem.pretrained import build_pretrained
 from model.predict import step as module
 from model.predict.answer import PredictParams
 from model.predict.step import other_emotions, predict_items, predict_queries
+from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.schema import ARTWORKS, PREDICTIONS, UTTERANCES, map_name
-from pipeline.common.tars import load_npy, read_tar
+from pipeline.common.tars import read_tar
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem
 from tests.worlds import trained_shards
@@ -99,7 +100,7 @@ def test_every_item_gets_a_map_and_an_explanation(world: Paths, items: list[Apol
         for ext, data in members.items()
     }
     for row in rows:
-        array = load_npy(maps[f"{row['key']}.{map_name(method, row['item_emotion'])}"])
+        array = parse_npy(maps[f"{row['key']}.{map_name(method, row['item_emotion'])}"])
         assert array.shape == (24, 32) and array.dtype == np.float16  # the padding is gone
         assert array.min() >= 0 and array.max() <= 1
     others = [row for row in table.to_pylist() if row["method"] == f"{method}:other-emotion"]

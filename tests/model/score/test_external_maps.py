@@ -1,6 +1,7 @@
 """Anyone's maps, by their names: what is scored by hand, and that nothing is silently scored."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
 from pipeline.common.params import Paths
 from pipeline.common.tars import npy_bytes
+from pipeline.releases.apolo_arrays import MAPS
 from tests.model.score.test_step import ITEMS, label, write_inputs
 from tests.worlds.indexed_shards import paths_in, png
 from tests.worlds.released import write_release
@@ -141,10 +143,35 @@ def test_files_that_are_no_arrays_or_grey_pictures_are_one_line_and_wrong(paths:
     (maps / "b_awe.png").write_bytes(png(colours))
     found = score(maps, paths)
     problems = "\n".join(found["problems"])
-    assert "a.one_awe: unusable map: the file cannot be read (Is a directory)" in problems
+    assert "a.one_awe: unusable map: it is a folder, not a file" in problems
     assert "a.one_fear: unusable map: the file is no plain .npy array" in problems
     assert "b_awe: unusable map: the picture has colours" in problems
     assert found["rows"][0]["seg_pr25"] == 25.0
+
+
+@pytest.mark.timeout(60)
+def test_strange_files_among_the_maps_and_labels_are_named_and_the_rest_is_scored(
+    tmp_path: Path, maps: Path
+) -> None:
+    """A header that is not closed, an archive, a pipe, as maps; a pipe-like label is no file at all."""
+    paths = paths_in(tmp_path)
+    write_inputs(paths)
+    save_all(maps)
+    whole = (maps / "b_awe.npy").read_bytes()
+    (maps / "b_awe.npy").write_bytes(whole.replace(b"(16, 24)", b"(16, 24 "))
+    with (maps / "a.one_awe.npy").open("wb") as file:
+        np.savez(file, a=np.eye(3))
+    (maps / "a.one_fear.npy").unlink()
+    os.mkfifo(maps / "a.one_fear.npy")
+    truth = next((paths.apolo / MAPS).glob("b_sadness.npy"))
+    truth.write_bytes(truth.read_bytes().replace(b"'descr'", b"'descr"))
+    found = score(maps, paths)
+    problems = {line.split(": ", 1)[0]: line for line in found["problems"]}
+    assert "header is not understood" in problems["b_awe"]
+    assert "archive" in problems["a.one_awe"]
+    assert "pipe" in problems["a.one_fear"]
+    assert "label: not-npy" in problems["b_sadness"]
+    assert (found["rows"][0]["items"], found["rows"][0]["seg_pr25"]) == (3, 0.0)
 
 
 def test_pictures_become_grey_only_when_they_are() -> None:

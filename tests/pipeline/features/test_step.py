@@ -19,13 +19,14 @@ from pipeline.backbones.clip import load_clip
 from pipeline.backbones.params import BackbonesParams, ClipParams, SamParams
 from pipeline.backbones.sam import load_sam
 from pipeline.common import schema
+from pipeline.common.arrays import parse_npy
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.params import Paths, parse_section
 from pipeline.common.schema import shard_stem
 from pipeline.common.tables import read_artworks
-from pipeline.common.tars import load_npy, read_tar
+from pipeline.common.tars import read_tar
 from pipeline.features import size_estimate
 from pipeline.features import step as features
 from pipeline.features.encoders import quantise
@@ -62,7 +63,7 @@ def test_members_are_the_encoders_outputs(world: Paths, backbones: BackbonesPara
         for (_, members), work in zip(found, works, strict=True):
             assert list(members) == ["sam.npy", "clip.npy", "json"]
             image = read_image(world.wikiart / work["path"])
-            grid, tokens = load_npy(members["sam.npy"]), load_npy(members["clip.npy"])
+            grid, tokens = parse_npy(members["sam.npy"]), parse_npy(members["clip.npy"])
             assert grid.dtype == tokens.dtype == np.float16
             assert grid.shape == (16, 8, 8) and tokens.shape == (16, 16)
             np.testing.assert_allclose(grid, sam.encode([image])[0].numpy(), atol=5e-3)
@@ -135,7 +136,7 @@ def test_clip_sees_pixels_normalised_as_asked(world: Paths, backbones: Backbones
     found = list(read_tar(world.step("features") / "000000.tar"))
     for (_, members), work in zip(found, read_artworks(world, 0), strict=True):
         image = read_image(world.wikiart / work["path"])
-        tokens = load_npy(members["clip.npy"])
+        tokens = parse_npy(members["clip.npy"])
         by_imagenet = encoder.patch_tokens([image], "imagenet")[0].numpy()
         assert np.abs(by_imagenet - encoder.patch_tokens([image])[0].numpy()).max() > 0.05
         np.testing.assert_allclose(tokens, by_imagenet, atol=5e-3)

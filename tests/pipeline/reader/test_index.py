@@ -11,8 +11,8 @@ import pytest
 import webdataset
 from PIL import Image
 
+from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS
-from pipeline.common.tars import load_npy
 from pipeline.reader.index import Index
 from tests.worlds import indexed_shards
 
@@ -100,7 +100,7 @@ def test_datasets_reads_both_sets_as_they_are(indexed: Path, tmp_path: Path, str
         grids, masks = samples["features"][key], samples["masks"][key]
         members = indexed_shards.feature_sample(key, number)
         for name in ("sam.npy", "clip.npy"):
-            np.testing.assert_array_equal(np.asarray(grids[name], np.float16), load_npy(members[name]))
+            np.testing.assert_array_equal(np.asarray(grids[name], np.float16), parse_npy(members[name]))
         assert grids["json"] == json.loads(members["json"])
         for emotion in EMOTIONS:
             picture = masks[f"{emotion}.png"]
