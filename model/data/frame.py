@@ -21,7 +21,10 @@ class Frame:
     def place(self, mask: np.ndarray, input_height: int, input_width: int, out: np.ndarray) -> None:
         """Write a uint8 mask (h, w) of the artwork, any size, into `out`: uint8 (side, side) of zeros."""
         height, width = self.valid_size(input_height, input_width)
-        if mask.shape != (height, width):  # never so with the default size and the official SAM
+        if mask.shape != (
+            height,
+            width,
+        ):  # by a pixel, one picture in eight: it is rounded once more
             how = cv2.INTER_AREA if height * width < mask.size else cv2.INTER_LINEAR
             mask = cv2.resize(mask, (width, height), interpolation=how)
         out[:height, :width] = mask

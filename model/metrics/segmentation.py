@@ -10,7 +10,7 @@ Settings that depart from, or return to, the released script. It boxes the predi
 if the label is boxed too: that is the default, `box_truth=False` is the script; whether the published label
 got a box per component, as the prediction does, or a single one, `score.protocol_check` finds out from the
 release. The script scales a map before resizing it: that is the default too, and scaling after resizing
-differs only for maps smaller than the label.
+differs where the resized map lacks the extremes: for maps smaller than the label, and for noisy larger ones.
 """
 
 import itertools

@@ -8,6 +8,7 @@ cut by another tokeniser have another BLEU, which would look like the published 
 """
 
 import contextlib
+import re
 import shutil
 import subprocess
 import threading
@@ -23,6 +24,8 @@ import numpy as np
 from model.metrics.text_counts import BLEU, bleu, bleu_counts, meteor, meteor_counts
 from pipeline.common.errors import UserError
 
+LINE_BREAKS = re.compile("[\n\r\v\f\x85\u2028\u2029]")
+"""What the tokeniser takes for the end of a line."""
 JAVA_TIMEOUT_S = 60
 TOKENIZER_TIMEOUT_S = 1800
 METEOR_TIMEOUT_S = 3600
@@ -82,7 +85,7 @@ def versions() -> dict[str, str]:
 
 
 def tokenize(sentences: Sequence[str], java: Path | None = None) -> list[str]:
-    """Sentences as PTB tokens joined by single spaces, one for one.
+    """Sentences as PTB tokens joined by single spaces, one for one. Tokens like "2 1/2" hold no-break spaces.
 
     The same program and the same dropped punctuation as pycocoevalcap's `PTBTokenizer`, but fed through a
     pipe: that class writes a file into its own package folder, and any exotic line break in a sentence
@@ -97,7 +100,7 @@ def tokenize(sentences: Sequence[str], java: Path | None = None) -> list[str]:
         *(str(java or find_java()), "-Dfile.encoding=UTF-8", "-cp", str(jar)),
         *("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8"),
     ]
-    lines = "\n".join(" ".join(sentence.split()) for sentence in sentences) + "\n"
+    lines = "\n".join(LINE_BREAKS.sub(" ", sentence) for sentence in sentences) + "\n"
     done = subprocess.run(  # noqa: S603 - no shell, and sentences go through a pipe
         command,
         input=lines.encode("utf-8", "replace"),
@@ -113,7 +116,7 @@ def tokenize(sentences: Sequence[str], java: Path | None = None) -> list[str]:
             f"(exit {done.returncode}): {stderr}"
         )
     dropped = frozenset(ptbtokenizer.PUNCTUATIONS)
-    return [" ".join(word for word in line.split() if word not in dropped) for line in tokens]
+    return [" ".join(word for word in line.rstrip().split(" ") if word not in dropped) for line in tokens]
 
 
 class Meteor:

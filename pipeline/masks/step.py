@@ -1,8 +1,8 @@
 """Step `masks`: pseudo emotion masks from regions and their similarities (Sec. 4.1); CPU only.
 
 The map of one (artwork, emotion) is, at every pixel, the sum of the similarities of the regions that cover
-it, scaled to [0, 1] by its own extremes (`raster`). It is stored with long side 256, SAM's low-resolution
-frame.
+it, scaled to [0, 1] by its own extremes (`raster`). It is stored with long side 256, that of SAM's
+low-resolution frame; the short side may differ from the frame's by a pixel, because SAM rounds at 1024 first.
 
 A region covers its box, as in the paper, or (`support: sam`) the pixels of SAM's mask of it, where the
 regions table holds one. The map is that of the picture's own pixels either way, averaged by area at the end.

@@ -150,6 +150,23 @@ def test_exotic_line_breaks_do_not_shift_sentences() -> None:
     assert tokenize([]) == []
 
 
+SPACES = [
+    "About 2 1/2 feet, 1 3/4 high.",  # the tokeniser joins such numbers by a no-break space
+    "a no\u00a0break and a thin\u2009one",
+    "\u00a0 padded\u3000wide \u00a0",
+    "tabs\tand  two   spaces",
+    "zero\u200bwidth, soft\u00adhyphen \ufeff",
+    "call 555 1234 or 1-800 555 1234, (02) 555",
+]
+
+
+def test_tokens_are_split_at_spaces_alone_like_pycocoevalcaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{find_java().parent}{os.pathsep}{os.environ['PATH']}")
+    theirs = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(SPACES)})
+    assert tokenize(SPACES) == [theirs[i][0] for i in range(len(SPACES))]
+    assert tokenize(SPACES)[0].split(" ") == ["about", "2\u00a01/2", "feet", "1\u00a03/4", "high"]
+
+
 def test_tokens_do_not_depend_on_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "C")
     assert tokenize(["Café, naïve!"]) == ["café naïve"]
