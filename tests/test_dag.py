@@ -1,5 +1,11 @@
-"""The whole DAG on a tiny world: it runs, a second run does nothing, a rerun gives the same bytes."""
+"""The whole DAG on a tiny world: it runs, a second run does nothing, a rerun gives the same bytes.
 
+And it is shared: a second clone pulls all of it, experiments are compared, and main's numbers come back.
+"""
+
+import csv
+import io
+import json
 import os
 import shutil
 import subprocess
@@ -15,13 +21,18 @@ from tests.imports import ROOT
 STEPS = ("gallery", "utterances", "regions", "similarity", "masks", "features", "shards")
 
 
-def run(folder: Path, *command: str) -> str:
+def run(folder: Path, *command: str, stderr: bool = True) -> str:
     """Run a program of this environment in `folder`; its output, or its error as the failure."""
     bin_dir = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+    environment |= {"DVC_NO_ANALYTICS": "1", "COLUMNS": "10000"}
+    for who in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        environment |= {f"{who}_NAME": "a", f"{who}_EMAIL": "a@b.c"}
+    environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Python's caches must not look like changed code
+    environment.pop("PYTHONPATH", None)  # the copy's own code, not this checkout's
     done = subprocess.run(
-        [f"{bin_dir}/{command[0]}", *command[1:]],
+        [command[0] if command[0] == "git" else f"{bin_dir}/{command[0]}", *command[1:]],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -29,14 +40,14 @@ def run(folder: Path, *command: str) -> str:
         env=environment,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
+    return done.stdout + (done.stderr if stderr else "")
 
 
 def world(folder: Path) -> Path:
     """A checkout with params so small that the DAG takes a minute or two."""
     for name in ("pipeline", "model", "stages", "weights"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["gallery"]["artworks"] = 24
@@ -44,6 +55,8 @@ def world(folder: Path) -> Path:
     params["train"]["epochs"] = 1
     params["alignment"]["epochs"] = 2
     params["report"]["items"] = 3
+    params["predict"]["seeds"] = [0]
+    params["score"]["statistics"] = {"resamples": 200}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
 
@@ -56,9 +69,29 @@ def data_hashes(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = world(tmp_path_factory.mktemp("dag"))
-    run(folder, "dvc", "init", "--no-scm", "--quiet")
+    run(folder, "git", "init", "--quiet", "--initial-branch=main")
+    run(folder, "dvc", "init", "--quiet")
+    commit(folder, "code")
     run(folder, "dvc", "repro")
+    commit(folder, "results")
     return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", message)
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Hash of every file that the stages keep."""
+    rooms = ("data", "runs", "metrics", "report")
+    files = [path for room in rooms for path in sorted((folder / room).rglob("*")) if path.is_file()]
+    by_product = folder / "data" / "cache"
+    return {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in files
+        if by_product not in path.parents
+    }
 
 
 def test_the_pipeline_ends_with_a_report_and_scores(done: Path) -> None:
@@ -105,3 +138,67 @@ def test_a_rerun_from_nothing_gives_the_same_bytes(done: Path, tmp_path: Path) -
     for step in STEPS:
         run(again, "python", "-m", f"stages.{step}")
     assert data_hashes(again) == data_hashes(done)
+
+
+@pytest.fixture(scope="module")
+def second(done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another person's checkout: what git and DVC's remote hold of `done`."""
+    remote, folder = (tmp_path_factory.mktemp("shared") / name for name in ("remote", "second"))
+    run(done, "dvc", "remote", "add", "--local", "--default", "there", str(remote))
+    run(done, "dvc", "push", "--quiet")
+    run(done, "git", "clone", "--quiet", str(done), str(folder))
+    run(folder, "dvc", "remote", "add", "--local", "--default", "there", str(remote))
+    run(folder, "dvc", "pull", "--quiet")
+    return folder
+
+
+def test_git_and_dvc_hold_everything(done: Path, second: Path) -> None:
+    """Pushed, cloned and pulled: the second clone has every file, and nothing to do."""
+    assert run(done, "git", "status", "--porcelain", "--untracked-files=all") == ""
+    assert results(second) == results(done)
+    assert "Running stage" not in run(second, "dvc", "repro")
+    assert results(second) == results(done)
+    assert run(second, "git", "status", "--porcelain", "--untracked-files=all") == ""
+
+
+def experiments(folder: Path) -> dict[str, dict[str, str]]:
+    """Rows of `dvc exp show` by their threshold."""
+    rows = csv.DictReader(io.StringIO(run(folder, "dvc", "exp", "show", "--csv", stderr=False)))
+    return {row["score.threshold"]: row for row in rows}
+
+
+def test_experiments_are_compared_and_main_comes_back(done: Path, second: Path) -> None:
+    metrics = {}
+    for threshold in ("0.1", "0.8"):
+        run(second, "dvc", "exp", "run", "--quiet", "-S", f"score.threshold={threshold}", "score")
+        metrics[threshold] = json.loads((second / "metrics" / "methods.json").read_text())
+    changes = json.loads(run(second, "dvc", "metrics", "diff", "--json", stderr=False))
+    run(second, "git", "checkout", "--quiet", "params.yaml", "dvc.lock")
+    run(second, "dvc", "checkout", "--quiet")
+    assert results(second) == results(done)
+
+    metrics["0.35"] = json.loads((second / "metrics" / "methods.json").read_text())
+    shown = experiments(second)
+    assert shown.keys() == metrics.keys() == {"0.1", "0.35", "0.8"}
+    name = "seg_pr25"
+    for threshold, methods in metrics.items():
+        assert "!" not in shown[threshold].values()
+        assert float(shown[threshold][f"clip+vinvl.{name}"]) == methods["clip+vinvl"][name]
+    assert len({methods["clip+vinvl"][name] for methods in metrics.values()}) == 3
+    changed = changes["metrics/methods.json"][f"clip+vinvl.{name}"]
+    assert (changed["old"], changed["new"]) == tuple(metrics[t]["clip+vinvl"][name] for t in ("0.35", "0.8"))
+
+
+def test_curves_are_plots(second: Path) -> None:
+    plots = json.loads(run(second, "dvc", "plots", "show", "--json", stderr=False))
+    plots = plots.get("data", plots)
+    for tsv in (second / "runs").rglob("plots/metrics/*/*.tsv"):
+        group, value = tsv.parent.name, tsv.stem
+        drawn = {
+            (point["step"], point[value])
+            for plot, (graph,) in plots.items()
+            if plot.startswith(group)
+            for point in graph["content"]["data"]["values"]
+            if value in point and str(tsv).endswith(point["filename"])
+        }
+        assert drawn == {tuple(line.split("\t")) for line in tsv.read_text().splitlines()[1:]}, tsv

@@ -11,7 +11,7 @@ statistics and the paper's tables are all made of those.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model.metrics import text
@@ -38,7 +38,8 @@ LISTED = 20
 
 @writes(lambda paths, *_: [paths.step("score"), *(paths.metrics / name for name in PAGES)])
 def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> dict[str, Any]:
-    """Score everything there is; writes data/score/*.parquet, metrics/{score.md,statistics.*,tables/}.
+    """Score everything there is; writes data/score/*.parquet and, in metrics/, {methods.json, score.md,
+    statistics.*, tables/}.
 
     Returns the content of metrics/score.json; without Java it has no BLEU, METEOR and ROUGE-L, and says so.
     Raises `UserError` when there is nothing to score, or an earlier step's files are absent.
@@ -78,10 +79,16 @@ def _write(paths: Paths, scores: Scores, metrics: Mapping[str, Any], statistics:
     write_parquet(folder / "items.parquet", item_table(scores))
     write_parquet(folder / "texts.parquet", text_table(scores))
     write_parquet(folder / "sweep.parquet", sweep_table(scores))
+    write_json(paths.metrics / "methods.json", by_method(metrics["rows"]))
     write_bytes(paths.metrics / "score.md", score_page.markdown(metrics).encode())
     write_json(paths.metrics / "statistics.json", statistics)
     write_bytes(paths.metrics / "statistics.md", page.markdown(statistics).encode())
     write_tables(paths, metrics, statistics)
+
+
+def by_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows of metrics/score.json by name, metrics/methods.json: DVC compares no lists."""
+    return {row["method"]: {name: row[name] for name in row if name != "method"} for row in rows}
 
 
 def describe_data(paths: Paths) -> str:

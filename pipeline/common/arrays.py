@@ -84,13 +84,11 @@ def parse_npy(data: bytes | memoryview) -> np.ndarray:
     """
     start, text = _header(data)
     dtype, shape, fortran = _fields(text)
-    if math.prod(shape) > VALUES_LIMIT:
-        raise NoArray(
-            "too-large", f"its header has shape {shape}: more than {VALUES_LIMIT} values are not read"
-        )
     wanted, found = math.prod(shape) * dtype.itemsize, len(data) - start
     if wanted != found:
         raise NoArray("not-npy", f"its header asks for {dtype} of shape {shape}: {wanted} bytes, not {found}")
+    if math.prod(shape) > VALUES_LIMIT:
+        raise NoArray("too-large", f"its shape is {shape}: more than {VALUES_LIMIT} values are not read")
     try:
         return np.ndarray(shape, dtype, data, start, order="F" if fortran else "C")
     except ValueError as error:  # axes that are too long, beside one of no length
