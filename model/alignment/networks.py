@@ -23,11 +23,14 @@ from model.alignment.words import TOKENISERS, Tokens
 from pipeline.common.emotions import ALL_EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_json
+from pipeline.common.sums import check_sum, write_sums
 
 Architecture = Literal["lstm", "transformer"]
 Padding = Literal["none", "zeros"]
 HEAD = 100
 """Width of the last MLP's hidden layer, as in ArtEmis."""
+FILES = ("model.safetensors", "vocabulary.json", "config.json")
+"""What a saved classifier is made of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,17 +186,21 @@ class EmotionClassifier:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write model.safetensors, vocabulary.json and, last, config.json."""
+        """Write model.safetensors, vocabulary.json, config.json and, last, their SHA256SUMS."""
         state = {name: tensor.cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         write_bytes(folder / "model.safetensors", safetensors.torch.save(state))
         write_json(folder / "vocabulary.json", list(self.vocabulary))
         config = dataclasses.asdict(self.config) | {"training": self.training}
         write_json(folder / "config.json", config)
+        write_sums(folder, FILES)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> "EmotionClassifier":
-        """Read what `save` wrote. Raises `UserError` when it is not there or does not fit together."""
+        """Read what `save` wrote. Raises `UserError` when it is not there, damaged, or not one classifier."""
         try:
+            for name in FILES:
+                (folder / name).stat()
+                check_sum(folder / name, "run the alignment step again")
             values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             training = values.pop("training", None)
             config = NetworkConfig(**values | {"classes": tuple(values["classes"])})

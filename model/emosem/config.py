@@ -12,6 +12,7 @@ from model.emosem.sca import ScaConfig
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import STRICT
+from pipeline.common.sums import check_sum
 
 Paradigm = Literal["single", "multi"]
 Prefix = Literal["mask+prompt", "mask", "prompt", "none"]
@@ -71,13 +72,22 @@ class EmoSEMConfig:
             raise ValueError(f"prompts must be {len(EMOTIONS)} lists of token ids, not {self.prompts}")
 
 
+DAMAGED = "save or train it again, or delete SHA256SUMS if you changed the file yourself"
+"""What to do about a file of a saved model that is not as it was written."""
+
+
 def read_config(folder: Path) -> tuple[EmoSEMConfig, Provenance | None]:
-    """What a saved model is made of, and from, when known. Raises `UserError` when there is no model."""
+    """What a saved model is made of, and from, when known.
+
+    Raises `UserError` when there is no model, or another config.json than was saved.
+    """
     if not folder.is_dir():
         raise UserError(
             f"{folder} is no folder; name that of a trained model, such as runs/single, which "
             "`python cli.py train` makes"
         )
+    if (folder / "config.json").is_file():
+        check_sum(folder / "config.json", DAMAGED)
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         record = values.pop("about", None)

@@ -1,4 +1,7 @@
-"""EmoSEM to a folder and back: model.safetensors, tokenizer files, config.json, and README.md for the hub."""
+"""EmoSEM to a folder and back: model.safetensors, tokenizer files, config.json, and README.md for the hub.
+
+SHA256SUMS beside them holds what each but the README was when it was written; loading compares.
+"""
 
 from pathlib import Path
 from typing import Any, Self
@@ -10,13 +13,14 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from model.emosem.captioner import Captioner
-from model.emosem.config import EmoSEMConfig, read_config
+from model.emosem.config import DAMAGED, EmoSEMConfig, read_config
 from model.emosem.hub import download, is_on_hub
 from model.emosem.model_card import CardScores, model_card
 from model.emosem.provenance import Provenance
 from pipeline.common.errors import UserError
-from pipeline.common.files import write_bytes, write_json
+from pipeline.common.files import replace_files, write_bytes, write_json
 from pipeline.common.fingerprint import as_json
+from pipeline.common.sums import check_sum, write_sums
 
 
 class SavedModel(nn.Module, ModelHubMixin):
@@ -33,12 +37,19 @@ class SavedModel(nn.Module, ModelHubMixin):
     provenance: Provenance | None = None
     """What it was trained on; saved and loaded with the weights."""
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write weights, tokenizer and config.json, each atomically, the config last: with it all is there.
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Save to a folder, see `ModelHubMixin.save_pretrained`.
 
-        `ModelHubMixin.save_pretrained` has removed an older config.json before, and writes the card after.
+        Nothing is written in place, and config.json comes last: with it all is there. Raises `UserError`,
+        `RunFailed` as `replace_files`.
         """
-        (save_directory / "README.md").unlink(missing_ok=True)
+        folder = Path(save_directory)
+        options.setdefault("repo_id", folder.name)
+        with replace_files(folder, last="config.json") as temporary:
+            return super().save_pretrained(temporary, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write weights, tokenizer, config.json and SHA256SUMS; the mixin writes the card after."""
         state = {
             name: tensor.cpu().contiguous()
             for name, tensor in self.state_dict().items()
@@ -49,6 +60,7 @@ class SavedModel(nn.Module, ModelHubMixin):
             self.tokenizer.save_pretrained(save_directory)
         provenance = {"about": as_json(self.provenance)} if self.provenance else {}
         write_json(save_directory / "config.json", as_json(self.config) | provenance)
+        write_sums(save_directory, [file.name for file in save_directory.iterdir()])
 
     def generate_model_card(self, scores: CardScores | None = None, **_: Any) -> ModelCard:
         """README.md of a saved model; see `model_card`."""
@@ -68,11 +80,12 @@ class SavedModel(nn.Module, ModelHubMixin):
             hub: keywords of `huggingface_hub.snapshot_download`: revision, token, cache_dir ...
 
         Raises:
-            UserError: nothing there, or no model.
+            UserError: nothing there, no model, or not the bytes that were saved.
         """
         path = download(str(folder), hub) if is_on_hub(folder) else Path(folder)
         config, provenance = read_config(path)
-        weights = path / "model.safetensors"
+        weights, tokenizer = path / "model.safetensors", path / "tokenizer.json"
+        check_sum(weights, DAMAGED)
         try:
             state = load_file(weights)
             model = cls(config)
@@ -82,7 +95,8 @@ class SavedModel(nn.Module, ModelHubMixin):
         if set(missing) - model._tied() or extra:
             raise UserError(f"{weights} lacks {missing} and has unknown {extra}")
         model.captioner.gpt2.tie_weights()
-        if (path / "tokenizer.json").is_file():
+        if tokenizer.is_file():
+            check_sum(tokenizer, DAMAGED)
             model.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         model.provenance = provenance
         return model.to(device).eval()

@@ -1,18 +1,23 @@
-"""A training run's state on disk: what resuming needs, and the weights of the best epoch."""
+"""A training run's state on disk: what resuming needs, and the weights of the best epoch.
 
+last.pt ends with the SHA-256 of what stands before it. One that is damaged, cut or foreign counts for
+nothing: the run says so and starts afresh.
+"""
+
+import hashlib
+import io
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from model.emosem.network import EmoSEM
-from pipeline.common.errors import UserError
+from pipeline.common.errors import RunFailed
 from pipeline.common.files import write_atomic, write_bytes
 
 SELECTION = "seg_pr50"
@@ -36,14 +41,23 @@ class TrainProgress:
     """The best epoch's `SELECTION` so far."""
     best_epoch: int = 0
     """How many epochs had been done then."""
+    best_sha256: str = ""
+    """Of best.safetensors."""
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    """Each loss summed over the steps since the last point of the curves; scalars, on the device."""
+    summed: int = 0
+    """How many steps those are."""
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    """Every point so far, (step, value) by ``train/dice`` and so on. The files of the curves are written from
+    them and never read."""
 
 
 class Checkpoints:
     """Saves and restores a run, and keeps the weights of its best epoch.
 
     In its folder lie ``last.pt`` (progress, trainable weights, optimiser, schedule) and ``best.safetensors``
-    (trainable weights alone), both replaced atomically. No random state is among them: each micro-batch has
-    its own seed. Of several processes all read, and the first writes.
+    (trainable weights alone; their SHA-256 is in ``last.pt``), both replaced atomically. No random state is
+    among them: each micro-batch has its own seed. Of several processes all read, and the first writes.
     """
 
     def __init__(
@@ -63,11 +77,10 @@ class Checkpoints:
     def resume(self) -> TrainProgress:
         """Put the last checkpoint of the same run back, or write the first one of a new run.
 
+        A checkpoint that cannot be read, or is of another run, is told of and replaced.
+
         Returns:
             Where the run stands; `save` writes it as it then is.
-
-        Raises:
-            UserError: the last checkpoint cannot be read.
         """
         content = self._read()
         self._accelerator.wait_for_everyone()  # before the first process replaces what others read
@@ -81,18 +94,19 @@ class Checkpoints:
         return self.progress
 
     def _read(self) -> dict[str, Any] | None:
-        """Content of ``last.pt``; None when there is none, or one of another run."""
+        """Content of ``last.pt``; None when there is none to go on from."""
         path = self.folder / "last.pt"
-        if not path.is_file():
+        if not path.exists():
             return None
         try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # see load_sam_decoder
-            raise UserError(f"{path} cannot be read ({error}); delete it to train from the start") from None
-        if content["progress"]["fingerprint"] != self.progress.fingerprint:
-            print(f"{path} is of other params, data, weights or code: training starts anew", file=sys.stderr)
+            content = read_checkpoint(path)
+            same = content["progress"]["fingerprint"] == self.progress.fingerprint
+        except Exception as error:  # unpicklers answer foreign bytes with almost anything
+            print(f"{path} cannot be used ({error}): training starts anew", file=sys.stderr)
             return None
-        return content
+        if not same:
+            print(f"{path} is of other params, data, weights or code: training starts anew", file=sys.stderr)
+        return content if same else None
 
     def save(self) -> None:
         """Write all that resuming needs."""
@@ -104,7 +118,7 @@ class Checkpoints:
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
         }
-        write_atomic(self.folder / "last.pt", lambda file: torch.save(content, file))
+        write_atomic(self.folder / "last.pt", lambda file: _save(content, file))
 
     def end_epoch(self, validation: dict[str, float]) -> None:
         """Note an epoch's validation, keep its weights if none was better, save."""
@@ -115,20 +129,63 @@ class Checkpoints:
             progress.best, progress.best_epoch = score, progress.epoch
             if self._accelerator.is_main_process:
                 state = {name: tensor.cpu().contiguous() for name, tensor in self._trainable().items()}
-                write_bytes(self.folder / "best.safetensors", save(state))
+                data = save(state)
+                write_bytes(self.folder / "best.safetensors", data)
+                progress.best_sha256 = hashlib.sha256(data).hexdigest()
         self.save()
 
     def load_best(self) -> None:
-        """Put the best epoch's weights into the model. Raises `UserError` when they cannot be read."""
+        """Put the best epoch's weights into the model.
+
+        Raises `RunFailed` when they are not those that were written; the run is then not done any more.
+        """
         path = self.folder / "best.safetensors"
         try:
-            state = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}); delete the run's folder to train again"
-            ) from None
-        self._model.load_state_dict(state, strict=False)
+            data = path.read_bytes()
+            damage = (
+                "" if hashlib.sha256(data).hexdigest() == self.progress.best_sha256 else "its SHA-256 is new"
+            )
+        except OSError as error:
+            damage = str(error)
+        if damage:
+            (self.folder / "last.pt").unlink(missing_ok=True)
+            raise RunFailed(
+                f"{path} is damaged ({damage}), and with it the best epoch's weights. Run the same command "
+                "again: it trains from the start"
+            )
+        self._model.load_state_dict(load(data), strict=False)
 
     def _trainable(self) -> dict[str, Tensor]:
         names = {name for name, p in self._model.named_parameters() if p.requires_grad}
         return {name: tensor for name, tensor in self._model.state_dict().items() if name in names}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of a ``last.pt``, on the processor. Raises `ValueError` when it is not as it was written.
+
+    Only tensors and plain values are unpickled.
+    """
+    data = memoryview(path.read_bytes())
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(data[:-size]).digest() != data[-size:]:
+        raise ValueError("its SHA-256 is not the one at its end: it is damaged, or of other code")
+    content: dict[str, Any] = torch.load(io.BytesIO(data[:-size]), map_location="cpu", weights_only=True)
+    return content
+
+
+def _save(content: dict[str, Any], file: IO[bytes]) -> None:
+    """What `read_checkpoint` reads. The hash follows the archive, whose readers look no further."""
+    digest = hashlib.sha256()
+
+    class Hashed:
+        """What `torch.save` asks of a file, and a hash of what it got."""
+
+        def write(self, data: bytes) -> int:
+            digest.update(data)
+            return file.write(data)
+
+        def flush(self) -> None:
+            file.flush()
+
+    torch.save(content, Hashed())  # type: ignore[arg-type]  # it writes and flushes, no more
+    file.write(digest.digest())

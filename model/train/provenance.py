@@ -25,11 +25,11 @@ UNDESCRIBED = "not described (section shards of the params)"
 def describe_run(
     paths: Paths,
     index: Index,
-    *,
     variant: str,
     training: Any,
     sam_checkpoint: Path,
     language_model: Path,
+    *,
     validation: Mapping[str, float],
 ) -> Provenance:
     """The provenance of a training run's model.

@@ -3,11 +3,13 @@
 An optimiser step is `accumulate` micro-batches of `batch_size` samples. A run writes runs/VARIANT/:
 
     model.safetensors, config.json, tokenizer files    what `EmoSEM.from_pretrained` reads
-    checkpoint/last.pt                                 all that resuming needs
+    SHA256SUMS                                         of these, checked where they are read
+    checkpoint/last.pt                                 all that resuming needs, checked when it is read
     checkpoint/best.safetensors                        the epoch with the best validation Pr@50
     dvclive/                                           curves: plots/metrics/{train,val}/*.tsv
 
 It stops at SIGTERM or Ctrl-C after the step at hand, and goes on from its last checkpoint to the same result.
+A checkpoint that is damaged is told of, and the run starts afresh. A loss that is not finite ends it.
 """
 
 import dataclasses
@@ -31,7 +33,7 @@ from model.emosem.network import EmoSEM
 from model.emosem.pretrained import build_pretrained, pretrained_files
 from model.emosem.sca import ScaConfig
 from model.train.checkpoint import SELECTION, Checkpoints, TrainProgress
-from model.train.monitor import Curves, ProgressLine, StopSignals
+from model.train.monitor import Curves, LossWatch, ProgressLine, StopSignals
 from model.train.objective import Objective, new_objective
 from model.train.params import TrainParams
 from model.train.provenance import describe_run
@@ -39,6 +41,7 @@ from model.train.schedule import Epochs, MicroBatch, new_optimisation
 from model.train.validation import validate
 from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import UserError
+from pipeline.common.files import check_writable
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.lock import writes
 from pipeline.common.params import Paths
@@ -69,12 +72,15 @@ def train(
         device: cpu, cuda, or cuda:1; with several processes each gets a GPU of its own.
 
     Raises:
-        UserError: no shards, or weights that do not fit.
+        UserError: no shards, or not as indexed; weights that do not fit; a folder that cannot be written to.
+        RunFailed: a loss that is not finite, or a full disk.
         SystemExit: asked to stop by a signal; the code is the shell's, 128 + signal.
     """
     params = params.of(variant)
     run = paths.runs / variant
     accelerator = new_accelerator(device, params)
+    if accelerator.is_main_process:
+        check_writable(run)
     torch.manual_seed(params.seed)
 
     index = open_index(params.stream or paths.step("shards"))
@@ -88,10 +94,10 @@ def train(
     checkpoints = Checkpoints(run / "checkpoint", identity, model, optimizer, scheduler, accelerator)
     progress, main = checkpoints.resume(), accelerator.is_main_process
     network = accelerator.prepare_model(model)  # autocast, and gradients averaged over processes
-    objective = new_objective(network, params)
+    objective, watch = new_objective(network, params), LossWatch(samples["train"], progress)
     line = ProgressLine(variant, progress, total, silent=not main)
+    curves = Curves(run / "dvclive", progress, silent=not main)
     with (
-        Curves(run / "dvclive", progress.total_steps, silent=not main) as curves,
         StopSignals() as stop,
         closing(_ahead(samples["train"], steps_of, progress, params, accelerator.device)) as batches,
     ):
@@ -101,26 +107,30 @@ def train(
                 losses = _step(objective, network, step, batches, optimizer, accelerator, params)
                 scheduler.step()
                 progress.step, progress.total_steps = progress.step + 1, progress.total_steps + 1
+                watch.note(step, losses)
                 line.step(losses, samples=sum(len(b.samples) for b in step) * accelerator.num_processes)
                 if logs := progress.total_steps % params.log_every == 0:
-                    curves.log("train", progress.total_steps, line.means())
+                    watch.check()
+                    curves.log("train", line.means())
                 signal = _agree(stop.received, accelerator, logs)  # to save and go; the next run goes on
                 if progress.total_steps % params.checkpoint_every == 0 or signal:
+                    watch.check()
                     checkpoints.save()
                 if signal:
+                    curves.write()
                     raise SystemExit(128 + signal)
+            watch.check()
             validation = validate(model, samples["val"], params, accelerator.device)
-            curves.log("val", progress.total_steps, validation)
+            curves.log("val", validation)
             line.epoch(validation)
             checkpoints.end_epoch(validation)
 
+    curves.write()
     if main:
         if params.select == "best":
             checkpoints.load_best()
-        parts = {"sam_checkpoint": sam_checkpoint, "language_model": language_model}
-        seen = progress.validation
         model.provenance = describe_run(
-            paths, index, variant=variant, training=params, validation=seen, **parts
+            paths, index, variant, params, sam_checkpoint, language_model, validation=progress.validation
         )
         model.save_pretrained(run)
     return _metrics(variant, params, progress, samples["train"], model)

@@ -8,6 +8,7 @@ from model.emosem.network import EmoSEM
 from model.metrics.segmentation import score_maps
 from model.train.objective import forward, losses_of
 from model.train.params import TrainParams
+from pipeline.common.errors import RunFailed
 from pipeline.common.protocol import THRESHOLD
 
 
@@ -16,7 +17,7 @@ def validate(model: EmoSEM, samples: Samples, params: TrainParams, device: torch
     """Losses, and Pr@25/50 (percent) against the pseudo-masks, over artworks spread through the split.
 
     One utterance of each (artwork, emotion) counts. There is no annotation here, so the pseudo-masks are the
-    references. Leaves the model in eval mode.
+    references. Leaves the model in eval mode. Raises `RunFailed` for a loss that is not finite.
     """
     model.eval()
     artworks = np.unique(samples.table[:, 0])
@@ -29,6 +30,9 @@ def validate(model: EmoSEM, samples: Samples, params: TrainParams, device: torch
         batch = samples[numbers[start : start + params.batch_size].tolist()].to(device)
         logits_QHW, word_logits = forward(model, batch)
         for name, loss in losses_of(logits_QHW, word_logits, batch).items():
+            if not loss.isfinite():
+                keys = ", ".join(samples.keys[artwork] for artwork in batch.artworks.tolist())
+                raise RunFailed(f"validation: the {name} loss of the artworks {keys} is {float(loss)}")
             sums[name] = sums.get(name, 0.0) + float(loss) * len(batch.tokens) / len(numbers)
         for logits_HW, target_HW, row in zip(logits_QHW, batch.target, batch.rows, strict=True):
             height, width = batch.valid[row].any(1).sum(), batch.valid[row].any(0).sum()

@@ -26,6 +26,7 @@ NEUTRAL = (
     "pipeline.common.progress",
     "pipeline.common.read_ahead",  # when an item is read; the order stays
     "pipeline.common.sections",
+    "pipeline.common.sums",  # refuses a file, or lets it be
     "pipeline.parallel",  # where and in which order shards are made
     "pipeline.reader.remote_index",  # the same bytes from elsewhere
     "model.emosem.export",

@@ -26,7 +26,8 @@ from pipeline.common.fingerprint import sha256_file
 from pipeline.reader.index import Index
 from tests.worlds import trained_shards
 
-FILES = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+SUMMED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+FILES = {*SUMMED, "README.md", "SHA256SUMS"}
 DATASET = DatasetProvenance(
     name="emosem-gallery",
     description="Drawn scenes.",
@@ -99,7 +100,7 @@ def test_what_is_saved_is_what_is_loaded(model: EmoSEM, tmp_path: Path) -> None:
         state = loaded.state_dict()
         assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
     loaded.save_pretrained(tmp_path / "again")
-    for name in FILES - {"tokenizer_config.json"}:
+    for name in FILES - {"tokenizer_config.json", "SHA256SUMS"}:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
