@@ -10,7 +10,9 @@ same code on the same folders:
 """
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -61,10 +63,12 @@ class Stage:
         name = f"{self.step}/{variant}" if self.variants else self.step
         file = paths.metrics / f"{name}.json"
         start = time.monotonic()
-        with only_writer(file):  # each build holds its own folder
+        first = os.environ.get("RANK", "0") == "0"  # of a distributed run's processes, the one that writes
+        with only_writer(file) if first else contextlib.nullcontext():  # each build holds its own folder
             metrics = self.build(paths, params, *others.values(), *([variant] if self.variants else []))
             metrics.setdefault("seconds", round(time.monotonic() - start, 1))
-            write_json(file, {key: value for key, value in metrics.items() if key not in OF_THIS_RUN})
+            if first:
+                write_json(file, {key: value for key, value in metrics.items() if key not in OF_THIS_RUN})
         shown = [f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list)]
         print(f"{name}: " + ", ".join(shown), file=sys.stderr)
         return metrics
