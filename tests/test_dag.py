@@ -161,32 +161,39 @@ def test_git_and_dvc_hold_everything(done: Path, second: Path) -> None:
     assert run(second, "git", "status", "--porcelain", "--untracked-files=all") == ""
 
 
-def experiments(folder: Path) -> dict[str, dict[str, str]]:
-    """Rows of `dvc exp show` by their threshold."""
-    rows = csv.DictReader(io.StringIO(run(folder, "dvc", "exp", "show", "--csv", stderr=False)))
-    return {row["score.threshold"]: row for row in rows}
+EXPERIMENTS = {"threshold": ("score.threshold=0.8", "score"), "epochs": ("alignment.epochs=1", "alignment")}
+
+
+def numbers(folder: Path) -> dict[str, float]:
+    """One that each experiment changes, by its column in `dvc exp show`."""
+    methods = json.loads((folder / "metrics" / "methods.json").read_text())
+    alignment = json.loads((folder / "metrics" / "alignment.json").read_text())
+    return {
+        "clip+vinvl.seg_pr25": methods["clip+vinvl"]["seg_pr25"],
+        "val.accuracy": alignment["val"]["accuracy"],
+    }
 
 
 def test_experiments_are_compared_and_main_comes_back(done: Path, second: Path) -> None:
-    metrics = {}
-    for threshold in ("0.1", "0.8"):
-        run(second, "dvc", "exp", "run", "--quiet", "-S", f"score.threshold={threshold}", "score")
-        metrics[threshold] = json.loads((second / "metrics" / "methods.json").read_text())
-    changes = json.loads(run(second, "dvc", "metrics", "diff", "--json", stderr=False))
-    run(second, "git", "checkout", "--quiet", "params.yaml", "dvc.lock")
-    run(second, "dvc", "checkout", "--quiet")
-    assert results(second) == results(done)
+    found = {"main": numbers(done)}
+    for name, (change, stage) in EXPERIMENTS.items():
+        run(second, "dvc", "exp", "run", "--quiet", "--name", name, "-S", change, stage)
+        found[name] = numbers(second)
+        changes = json.loads(run(second, "dvc", "metrics", "diff", "--json", stderr=False))
+        assert any(changes.values())
+        run(second, "git", "checkout", "--quiet", "params.yaml", "dvc.lock")
+        run(second, "dvc", "checkout", "--quiet")
+        assert results(second) == results(done)
 
-    metrics["0.35"] = json.loads((second / "metrics" / "methods.json").read_text())
-    shown = experiments(second)
-    assert shown.keys() == metrics.keys() == {"0.1", "0.35", "0.8"}
-    name = "seg_pr25"
-    for threshold, methods in metrics.items():
-        assert "!" not in shown[threshold].values()
-        assert float(shown[threshold][f"clip+vinvl.{name}"]) == methods["clip+vinvl"][name]
-    assert len({methods["clip+vinvl"][name] for methods in metrics.values()}) == 3
-    changed = changes["metrics/methods.json"][f"clip+vinvl.{name}"]
-    assert (changed["old"], changed["new"]) == tuple(metrics[t]["clip+vinvl"][name] for t in ("0.35", "0.8"))
+    table = csv.DictReader(io.StringIO(run(second, "dvc", "exp", "show", "--csv", stderr=False)))
+    shown = {row["Experiment"] or row["rev"]: row for row in table}
+    assert shown.keys() == {"workspace", *found}
+    for name, row in shown.items():
+        assert "!" not in row.values()
+        expected = found["main" if name == "workspace" else name]
+        assert {column: float(row[column]) for column in expected} == expected
+    assert found["threshold"]["clip+vinvl.seg_pr25"] != found["main"]["clip+vinvl.seg_pr25"]
+    assert run(second, "dvc", "metrics", "diff") == ""
 
 
 def test_curves_are_plots(second: Path) -> None:

@@ -55,6 +55,16 @@ def forward(model: Callable[..., tuple[Tensor, Tensor]], batch: Batch) -> tuple[
     return logits
 
 
+def total_loss(losses: dict[str, Tensor], batch: Batch, params: TrainParams) -> Tensor:
+    """What is minimised: the sum of the parts (Eq. 7), for multi with `multi_loss: sum` over emotions (Eq. 10)."""
+    total = losses["dice"] + losses["focal"] + losses["language"]
+    if params.paradigm == "multi" and params.multi_loss == "sum":
+        return total * (
+            len(batch.rows) / len(batch.artworks)
+        )  # emotions an artwork, of which the parts are means
+    return total
+
+
 def losses_of(
     mask_logits: Tensor, word_logits: Tensor, batch: Batch, label_smoothing: float = 0.0
 ) -> dict[str, Tensor]:

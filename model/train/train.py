@@ -34,7 +34,7 @@ from model.emosem.pretrained import build_pretrained, pretrained_files
 from model.emosem.sca import ScaConfig
 from model.train.checkpoint import SELECTION, Checkpoints, TrainProgress
 from model.train.monitor import Curves, LossWatch, ProgressLine, StopSignals
-from model.train.objective import Objective, new_objective
+from model.train.objective import Objective, new_objective, total_loss
 from model.train.params import TrainParams
 from model.train.provenance import describe_run
 from model.train.schedule import Epochs, MicroBatch, new_optimisation
@@ -259,10 +259,8 @@ def _step(
         torch.manual_seed(micro.seed)
         with nullcontext() if last else accelerator.no_sync(network):
             losses = objective(batch)
-            total = losses["dice"] + losses["focal"] + losses["language"]  # Eq. 7
-            accelerator.backward(
-                micro.share * accelerator.num_processes * total
-            )  # it averages over processes
+            weight = micro.share * accelerator.num_processes  # backward averages over processes
+            accelerator.backward(weight * total_loss(losses, batch, params))
         sums = {name: sums.get(name, 0) + micro.share * loss.detach() for name, loss in losses.items()}
     if params.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(network.parameters(), params.clip_norm)

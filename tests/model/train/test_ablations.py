@@ -163,8 +163,11 @@ def test_every_command_on_the_page_names_what_there_is(command: str, tmp_path: P
         assert len(words) == 2
     elif words[:3] == ["dvc", "exp", "run"]:
         check_experiment(words[3:], tmp_path)
-    elif words[:2] == ["dvc", "exp"]:
-        assert words == ["dvc", "exp", "show"]
+    elif words[0] == "dvc":
+        assert (
+            shlex.join(words[1:3]) in ("exp show", "metrics diff", "plots show", "plots diff")
+            or len(words) == 2
+        )
     elif words[:2] == ["python", "-m"]:
         check_stage(words[2:])
     else:
@@ -173,11 +176,18 @@ def test_every_command_on_the_page_names_what_there_is(command: str, tmp_path: P
 
 
 def check_experiment(words: list[str], folder: Path) -> None:
-    """Its overrides give valid params, of the gallery and of the paper; its target is a stage."""
-    target = words.pop()
-    stage, _, variant = target.partition("@")
-    assert variant in DVC[stage]["matrix"]["variant"]
+    """Its overrides give valid params, of the gallery and of the paper; it names stages, `score` the last."""
+    alone = words[0] == "-s"
+    words = words[alone:]
+    options = 2 * words.count("-S")
+    words, targets = words[:options], words[options:]
     assert words[::2] == ["-S"] * (len(words) // 2)
+    for target in targets:
+        stage, _, variant = target.partition("@")
+        assert variant == "" or variant in DVC[stage]["matrix"]["variant"]
+    assert targets == [] or targets[-1] == "score"
+    assert alone == (len(targets) > 1)
+    variant = "single"
     for base in ("params.yaml", "params/artemis.yaml"):
         file = folder / "params.yaml"
         file.write_text((ROOT / base).read_text())

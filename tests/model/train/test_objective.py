@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.data.batch import Batch
 from model.data.samples import Samples
-from model.emosem.losses import IGNORE
-from model.train.objective import forward, losses_of, new_objective
+from model.emosem.losses import IGNORE, dice_loss, focal_loss
+from model.train.objective import forward, losses_of, new_objective, total_loss
 from model.train.params import TrainParams
 from model.train.schedule import MicroBatch, new_optimisation
 from model.train.train import _step, initial_model, new_accelerator, new_samples
@@ -78,6 +78,28 @@ def test_padding_changes_neither_losses_nor_gradients(
         assert a.keys() == b.keys()
         for name, gradient in b.items():
             torch.testing.assert_close(a[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+
+
+def test_multi_may_sum_over_an_artworks_emotions(world: tuple[Index, Path, Path]) -> None:
+    """Eq. 10 by hand: every (artwork, emotion) of the batch, over the number of artworks."""
+    params = dataclasses.replace(MULTI, visit="pair", multi_loss="sum")
+    model, samples = new(world, params)
+    _, first = np.unique(samples.table[:, :2], axis=0, return_index=True)
+    batch = samples[first[:7].tolist()].to(CPU)
+    assert 1 < len(batch.artworks) < len(batch.rows) == len(batch.tokens) == 7
+    logits, words = forward(model.eval(), batch)
+    masks = sum(
+        float(loss(logits[q : q + 1], batch.target[q : q + 1], batch.valid[batch.rows[q]][None]))
+        for q in range(7)
+        for loss in (dice_loss, focal_loss)
+    )
+    losses = losses_of(logits, words, batch)
+    by_hand = (masks + 7 * float(losses["language"])) / len(batch.artworks)
+    assert float(total_loss(losses, batch, params).detach()) == pytest.approx(by_hand, rel=1e-5)
+    mean = total_loss(losses, batch, dataclasses.replace(params, multi_loss="mean"))
+    assert float(mean.detach()) == pytest.approx(masks / 7 + float(losses["language"]), rel=1e-5)
+    single = dataclasses.replace(PARAMS, multi_loss="sum")
+    assert float(total_loss(losses, batch, single).detach()) == float(mean.detach())
 
 
 @settings(deadline=None)
