@@ -56,12 +56,10 @@ def forward(model: Callable[..., tuple[Tensor, Tensor]], batch: Batch) -> tuple[
 
 
 def total_loss(losses: dict[str, Tensor], batch: Batch, params: TrainParams) -> Tensor:
-    """What is minimised: the sum of the parts (Eq. 7), for multi with `multi_loss: sum` over emotions (Eq. 10)."""
+    """What is minimised: the parts' sum (Eq. 7); for multi with `multi_loss: sum` also over emotions (10)."""
     total = losses["dice"] + losses["focal"] + losses["language"]
     if params.paradigm == "multi" and params.multi_loss == "sum":
-        return total * (
-            len(batch.rows) / len(batch.artworks)
-        )  # emotions an artwork, of which the parts are means
+        return total * (len(batch.rows) / len(batch.artworks))  # the parts are means over all of them
     return total
 
 

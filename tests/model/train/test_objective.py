@@ -89,15 +89,15 @@ def test_multi_may_sum_over_an_artworks_emotions(world: tuple[Index, Path, Path]
     assert 1 < len(batch.artworks) < len(batch.rows) == len(batch.tokens) == 7
     logits, words = forward(model.eval(), batch)
     masks = sum(
-        float(loss(logits[q : q + 1], batch.target[q : q + 1], batch.valid[batch.rows[q]][None]))
+        loss(logits[[q]], batch.target[[q]], batch.valid[batch.rows[[q]]]).item()
         for q in range(7)
         for loss in (dice_loss, focal_loss)
     )
     losses = losses_of(logits, words, batch)
-    by_hand = (masks + 7 * float(losses["language"])) / len(batch.artworks)
+    by_hand = (masks + 7 * losses["language"].item()) / len(batch.artworks)
     assert float(total_loss(losses, batch, params).detach()) == pytest.approx(by_hand, rel=1e-5)
     mean = total_loss(losses, batch, dataclasses.replace(params, multi_loss="mean"))
-    assert float(mean.detach()) == pytest.approx(masks / 7 + float(losses["language"]), rel=1e-5)
+    assert float(mean.detach()) == pytest.approx(masks / 7 + losses["language"].item(), rel=1e-5)
     single = dataclasses.replace(PARAMS, multi_loss="sum")
     assert float(total_loss(losses, batch, single).detach()) == float(mean.detach())
 
