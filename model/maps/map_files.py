@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from pipeline.common.arrays import NoArray, parse_npy
+from pipeline.common.arrays import VALUES_LIMIT, NoArray, parse_npy
 
 
 def decode_png(data: bytes) -> np.ndarray:
@@ -11,6 +11,9 @@ def decode_png(data: bytes) -> np.ndarray:
 
     Colours that are grey count as grey, and an alpha channel that is opaque is dropped.
     """
+    height, width = (int.from_bytes(data[place : place + 4], "big") for place in (20, 16))
+    if data.startswith(b"\x89PNG") and height * width > VALUES_LIMIT:  # a few bytes can promise any size
+        raise ValueError(f"the picture has {height} x {width} pixels; more than {VALUES_LIMIT} are not read")
     pixels = np.frombuffer(data, dtype=np.uint8)
     try:
         image = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED) if len(pixels) else None

@@ -44,7 +44,7 @@ class TrainParams:
     window: Positive = 1
     """Artworks whose samples are mixed; 1 segments each artwork once an epoch, see `epoch_batches`."""
     multi_loss: Literal["mean", "sum"] = "mean"
-    """multi: the mean over a batch's samples, or the sum over each artwork's emotions (paper: sum, Eq. 10)."""
+    """multi: the mean over a batch's samples, or the sum over an artwork's emotions (paper: sum, Eq. 10)."""
     learning_rate: Rate = 1e-3
     """Of projectors, mask head and mask tokens (paper: 1e-4 for single, 8e-5 for multi)."""
     language_learning_rate: Rate = 1e-3

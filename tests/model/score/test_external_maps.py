@@ -184,6 +184,12 @@ def test_pictures_become_grey_only_when_they_are() -> None:
         decode_png(png(opaque))
 
 
+def test_a_picture_that_promises_too_many_pixels_is_not_decoded() -> None:
+    data = png(np.zeros((4, 4), np.uint8))
+    with pytest.raises(ValueError, match="100000 x 100000 pixels"):
+        decode_png(data[:16] + 2 * (100_000).to_bytes(4, "big") + data[24:])
+
+
 def test_singleton_axes_of_a_map_are_dropped() -> None:
     assert decode_npy(npy_bytes(np.ones((1, 3, 4)))).shape == (3, 4)
     assert decode_npy(npy_bytes(np.ones((1, 4)))).shape == (1, 4)
