@@ -84,8 +84,9 @@ def read_pairs(index: Index, split: str) -> Pairs:
 
 
 def read_cells(index: Index, key: str) -> np.ndarray:
-    """Tokens of an artwork, float32 (49, C). Raises `UserError` when it has none."""
+    """Tokens of an artwork, float32 (49, C). Raises `UserError` when it has none, or not the indexed ones."""
     try:
+        index.check(key)
         return cells_of(parse_npy(index.read(key, "clip.npy")))
     except KeyError as error:
         raise UserError(

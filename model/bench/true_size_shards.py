@@ -1,5 +1,6 @@
 """Random stand-ins of the paper's sizes for timing: model, encoders, shards. No file of weights is needed."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from model.emosem.network import EmoSEM, build_emosem
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.files import write_parquet
 from pipeline.common.schema import INDEX, shard_stem
-from pipeline.common.tars import list_members, npy_bytes, write_tar
+from pipeline.common.tars import list_members, npy_bytes, read_tar, write_tar
 from pipeline.masks import raster
 from pipeline.reader.index import Index
 
@@ -55,11 +56,15 @@ def write_shards(folder: Path, artworks: int, seed: int = 0) -> Index:
     keys = [f"{number:016x}" for number in range(artworks)]
     counts = [UTTERANCES_EACH] * EMOTIONS_EACH
     members: dict[str, list[dict[str, object]]] = {key: [] for key in keys}
+    digests = {key: hashlib.sha256() for key in keys}
     for file, samples in (("features", _features(rng, keys)), ("masks", _masks(rng, keys))):
         tar = folder / file / f"{shard_stem(0)}.tar"
         write_tar(tar, samples)
         for m in list_members(tar):
             members[m.key].append({"file": file, "name": m.name, "offset": m.offset, "size": m.size})
+        for key, files in read_tar(tar):
+            for data in files.values():
+                digests[key].update(data)
     rows = [
         {
             "key": key,
@@ -68,7 +73,7 @@ def write_shards(folder: Path, artworks: int, seed: int = 0) -> Index:
             "emotions": list(EMOTIONS[:EMOTIONS_EACH]),
             "utterance_counts": counts,
             "members": members[key],
-            "sha256": "",
+            "sha256": digests[key].hexdigest(),
         }
         for key in keys
     ]

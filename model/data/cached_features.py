@@ -33,8 +33,10 @@ class Features(NamedTuple):
 def read_features(index: Index, key: str) -> Features:
     """Features of an artwork, in the dtypes they are stored in: read-only arrays on the memory map.
 
-    Raises `KeyError` when it has none, `UserError` when its shard is damaged or lacks one of the two grids.
+    When an artwork is first read, its bytes are compared with the index, and its grids must be finite. Raises
+    `KeyError` when it has none, `UserError` when they are not, or its shard lacks one of the two grids.
     """
+    first = index.check(key)
     size = read_input_size(index, key)
     try:
         sam, clip = (parse_npy(index.view(key, member)) for member in ("sam.npy", "clip.npy"))
@@ -50,7 +52,35 @@ def read_features(index: Index, key: str) -> Features:
         ) from None
     if math.isqrt(len(clip)) ** 2 != len(clip):  # the class token stands before a square of patches
         clip = clip[1:]
-    return Features(sam, clip, *size, scale)
+    features = Features(sam, clip, *size, scale)
+    if first:
+        _check_grids(index, key, features)
+    return features
+
+
+def _check_grids(index: Index, key: str, features: Features) -> None:
+    """Raises `UserError` for grids of another form than the encoders give, or with a NaN or an infinity."""
+    sam, scale = features.sam, features.sam_scale
+    if sam.ndim != 3 or features.clip.ndim != 2 or (scale is not None and scale.shape != sam.shape[:1]):
+        shapes = [grid.shape for grid in (sam, features.clip, scale) if grid is not None]
+        problem = f"has features of the shapes {shapes}"
+    elif not all(is_finite(grid) for grid in (sam, features.clip, scale) if grid is not None):
+        problem = "has features with a NaN or an infinity"
+    else:
+        return
+    tar = index.place(key, "sam.npy")[0]
+    raise UserError(f"artwork {key} in {tar} {problem}; delete that file, run the features and shards steps")
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether no value of a numeric array is a NaN or an infinity.
+
+    float16 by its bits: its exponent is then all ones. `np.isfinite` takes fifty times as long.
+    """
+    if array.dtype == np.float16:
+        exponent = array.view(np.uint16) & 0x7C00
+        return not bool((exponent == 0x7C00).any())
+    return bool(np.isfinite(array).all())
 
 
 def read_input_size(index: Index, key: str) -> tuple[int, int]:
@@ -82,4 +112,11 @@ def read_cached_features(index: Index, keys: Sequence[str]) -> tuple[Tensor, Ten
     if not keys:
         return torch.empty(0), None, torch.empty(0)
     features = [read_features(index, key) for key in keys]
+    for key, found in zip(keys, features, strict=True):
+        if (found.sam.shape, found.clip.shape) != (features[0].sam.shape, features[0].clip.shape):
+            raise UserError(
+                f"artworks {keys[0]} and {key} have features of different shapes: {features[0].sam.shape} "
+                f"and {found.sam.shape} of SAM, {features[0].clip.shape} and {found.clip.shape} of CLIP. Run "
+                "the features and shards steps again"
+            )
     return *stack_sam(features), torch.from_numpy(np.stack([f.clip for f in features]))

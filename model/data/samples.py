@@ -67,12 +67,13 @@ class Samples(Dataset[Batch]):
         return len(self.table)
 
     def __getitem__(self, numbers: Sequence[int] | np.ndarray) -> Batch:
-        """The batch of these samples, read and decoded."""
+        """The batch of these samples, read and decoded. Raises `UserError` as `read_features`."""
         table = self.table[np.asarray(numbers)]
         artworks, artwork_of = np.unique(table[:, 0], return_inverse=True)
         coded, query = np.unique(artwork_of * len(EMOTIONS) + table[:, 1], return_inverse=True)
         pairs = np.stack(np.divmod(coded, len(EMOTIONS)), axis=1)
         keys = [self.keys[a] for a in artworks]
+        sam, sam_scale, clip = read_cached_features(self.index, keys if self.features else [])
         sizes = [read_input_size(self.index, key) for key in keys]
         words = [json.loads(self.index.read(key, "masks/json"))["emotions"] for key in keys]
         targets = np.zeros((len(pairs), self.frame.side, self.frame.side), dtype=np.uint8)
@@ -87,7 +88,6 @@ class Samples(Dataset[Batch]):
         for i, size in enumerate(sizes):
             height, width = self.frame.valid_size(*size)
             valid[i, :height, :width] = True
-        sam, sam_scale, clip = read_cached_features(self.index, keys if self.features else [])
         return Batch(
             artworks=torch.from_numpy(artworks.astype(np.int64)),
             sam=sam,

@@ -196,7 +196,8 @@ def initial_model(index: Index, params: TrainParams, sam_checkpoint: Path, langu
     rows = index.rows("train")
     if not rows:
         raise UserError(f"{index.folder / 'index.parquet'} has no training artwork")
-    return build_pretrained(
+    features = read_features(index, rows[0].key)
+    model = build_pretrained(
         sam_checkpoint,
         language_model,
         untie_words=params.untie_words,
@@ -207,8 +208,15 @@ def initial_model(index: Index, params: TrainParams, sam_checkpoint: Path, langu
         detach_prompt=params.detach_prompt,
         sca=ScaConfig() if params.model == "sca" else None,
         max_tokens=params.max_tokens,
-        visual_dim=read_features(index, rows[0].key).clip.shape[1],
+        visual_dim=features.clip.shape[1],
     )
+    expected = (model.config.dim, model.config.grid, model.config.grid)
+    if features.sam.shape != expected:
+        raise UserError(
+            f"the features are another SAM's: artwork {rows[0].key} has {features.sam.shape}, "
+            f"{sam_checkpoint} gives {expected}. Name the one that made them, or run the features step again"
+        )
+    return model
 
 
 def new_samples(index: Index, split: str, model: EmoSEM, params: TrainParams) -> Samples:

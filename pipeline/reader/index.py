@@ -1,5 +1,6 @@
 """Reads the members of the features and masks tars at random, by the index that step `shards` writes."""
 
+import hashlib
 import mmap
 import threading
 from collections import OrderedDict
@@ -54,6 +55,7 @@ class Index:
         self._offsets, self._sizes = flat.field("offset").to_numpy(), flat.field("size").to_numpy()
         self._maps: OrderedDict[tuple[str, int], mmap.mmap] = OrderedDict()
         self._sound: set[tuple[str, int]] = set()
+        self._checked: set[str] = set()
         self._opening = threading.Lock()
 
     @classmethod
@@ -110,6 +112,29 @@ class Index:
                 "run the shards step again"
             )
         return memoryview(data)[offset : offset + size]
+
+    def check(self, key: str) -> bool:
+        """Compare all bytes of an artwork with the index, once in this object's life; whether that was now.
+
+        Raises `UserError` when they are others: damaged, another artwork's, or made anew since.
+        """
+        if key in self._checked:
+            return False
+        self._compare(key)
+        self._checked.add(key)
+        return True
+
+    def _compare(self, key: str) -> None:
+        digest, tars = hashlib.sha256(), dict[Path, None]()
+        for member in self.members(key):
+            digest.update(self.view(key, member))
+            tars[self.place(key, member)[0]] = None
+        if digest.hexdigest() != self.table["sha256"][self._at(key)].as_py():
+            raise UserError(
+                f"artwork {key}: what {' and '.join(map(str, tars))} hold of it is not what was indexed. If "
+                "one was made anew, run the shards step; else ask `python cli.py shard-stats --verify` "
+                "which is damaged"
+            )
 
     def place(self, key: str, member: str) -> tuple[Path, int, int]:
         """Where a member's bytes are: tar, offset, size. Raises `KeyError` for an unknown key or member."""

@@ -1,6 +1,7 @@
 """Samples: every utterance once, masks in the decoder's frame, batches that share what can be shared."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -176,7 +177,9 @@ def test_quantised_features_and_a_class_token(tmp_path: Path) -> None:
         "utterance_counts": [],
         "members": places,
     }
-    index = Index(tmp_path / "shards", pa.Table.from_pylist([row | {"sha256": ""}], schema=INDEX))
+    digest = hashlib.sha256(b"".join(data for _, files in read_tar(tar) for data in files.values()))
+    table = pa.Table.from_pylist([row | {"sha256": digest.hexdigest()}], schema=INDEX)
+    index = Index(tmp_path / "shards", table)
     features = read_features(index, "ab")
     grids = dequantise(*stack_sam([features, features]))
     assert grids.shape == (2, 4, 2, 2)
@@ -220,6 +223,7 @@ def test_a_missing_grid_says_which_params_to_change(tmp_path: Path) -> None:
     rows[0]["members"] = [
         {"file": "features", "name": m.name, "offset": m.offset, "size": m.size} for m in list_members(tar)
     ]
+    rows[0]["sha256"] = hashlib.sha256(b"".join(kept[0][1].values())).hexdigest()
     index = Index(index.folder, pa.Table.from_pylist(rows, schema=INDEX))
     with pytest.raises(UserError, match=r"no member 'clip\.npy'.*clip_dtype"):
         read_features(index, key)
