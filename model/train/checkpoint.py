@@ -187,5 +187,15 @@ def _save(content: dict[str, Any], file: IO[bytes]) -> None:
         def flush(self) -> None:
             file.flush()
 
-    torch.save(content, Hashed())  # type: ignore[arg-type]  # it writes and flushes, no more
+    torch.save(_fresh(content), Hashed())  # type: ignore[arg-type]  # it writes and flushes, no more
     file.write(digest.digest())
+
+
+def _fresh(value: Any) -> Any:
+    """A value in containers and strings of its own: a pickle tells which are one object, and a run that was
+    resumed shares others than one that never stopped."""
+    if isinstance(value, dict):
+        return {_fresh(key): _fresh(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_fresh, value))
+    return sys.intern(value) if isinstance(value, str) else value
