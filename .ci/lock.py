@@ -12,7 +12,6 @@ HEADER = """\
 # triton) is left out: torch itself pins those. pip is left out because it is what installs.
 """
 FOLLOWS_TORCH = re.compile(r"(nvidia|cuda)-|triton$|pytorch-triton")
-STAYS = {"nvidia-ml-py"}  # pure Python, wanted by DVCLive on every machine
 INSTALLER = {"pip"}
 
 
@@ -26,7 +25,7 @@ def pins(freeze: str) -> list[str]:
         if match is None:
             raise ValueError(f"{line!r} is no NAME==VERSION; only packages of an index can be pinned")
         name = re.sub(r"[-_.]+", "-", match[1]).lower()
-        if name not in INSTALLER and (name in STAYS or not FOLLOWS_TORCH.match(name)):
+        if name not in INSTALLER and not FOLLOWS_TORCH.match(name):
             found[name] = match[2]
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 

@@ -96,7 +96,8 @@ class SavedModel(nn.Module, ModelHubMixin):
             raise UserError(f"{weights} lacks {missing} and has unknown {extra}")
         model.captioner.gpt2.tie_weights()
         if tokenizer.is_file():
-            check_sum(tokenizer, DAMAGED)
+            for file in path.glob("tokenizer*.json"):
+                check_sum(file, DAMAGED)
             model.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         model.provenance = provenance
         return model.to(device).eval()

@@ -1,4 +1,4 @@
-"""Training curves: what DVCLive left in ``runs/VARIANT/dvclive``, as charts."""
+"""Training curves: what training left in ``runs/VARIANT/dvclive``, as charts."""
 
 import csv
 import math
@@ -23,7 +23,7 @@ class Curve:
 
 
 def read_curves(runs: Path) -> list[Curve]:
-    """A chart per metric that DVCLive wrote for any variant, training metrics first."""
+    """A chart per metric that any variant has, training metrics first."""
     lines: dict[str, list[Line]] = {}
     variants = sorted(path.parent for path in runs.glob("*/dvclive"))
     order = [*(v for v in ("single", "multi", "no-prefix") if runs / v in variants)]
@@ -39,7 +39,7 @@ def read_curves(runs: Path) -> list[Curve]:
 
 
 def _read_tsv(path: Path) -> tuple[list[float], list[float]]:
-    """Steps and values of one DVCLive plot; rows without a finite number are left out."""
+    """Steps and values of one curve; rows without a finite number are left out."""
     steps, values = [], []
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):

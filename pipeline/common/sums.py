@@ -32,7 +32,7 @@ def check_sum(path: Path, advice: str) -> None:
     if not sums.exists():
         return
     try:
-        lines = sums.read_text(encoding="utf-8").splitlines()
+        lines = sums.read_bytes().decode().split("\n")
         wanted = [line for line in lines if line.partition("  ")[2] == path.name]
         found = f"{sha256_file(path)}  {path.name}"
     except (OSError, ValueError) as error:

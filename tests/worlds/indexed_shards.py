@@ -241,7 +241,7 @@ def write_scores(
 
 
 def write_curves(paths: Paths, variants: tuple[str, ...] = ("single", "multi")) -> None:
-    """Training curves as DVCLive writes them, with a row that is no number."""
+    """Training curves as training writes them, with a row that is no number."""
     for place, variant in enumerate(variants):
         path = paths.runs / variant / "dvclive" / "plots" / "metrics" / "train" / "loss.tsv"
         lines = [f"{step}\t{1 / (step + 1) + place}" for step in range(30)] + ["30\tnan"]

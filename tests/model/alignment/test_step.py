@@ -176,6 +176,9 @@ def test_absent_or_broken_inputs_end_in_one_message(tmp_path: Path) -> None:
         EmotionClassifier.load(tmp_path)
     train_classifier(*toy(18, 0), SMALL).save(tmp_path)
     (tmp_path / "vocabulary.json").write_text('["<pad>"]')
+    with pytest.raises(UserError, match=r"vocabulary\.json is not the file that was written.*alignment step"):
+        EmotionClassifier.load(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match="other classes or words"):
         EmotionClassifier.load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
@@ -259,6 +262,7 @@ def test_heads_must_divide_the_width_and_an_unknown_architecture_is_named(tmp_pa
         train_classifier(*toy(18, 0), params)
     train_classifier(*toy(18, 0), SMALL).save(tmp_path)
     config = tmp_path / "config.json"
+    (tmp_path / "SHA256SUMS").unlink()
     config.write_text(config.read_text().replace('"lstm"', '"gru"'))
     with pytest.raises(UserError, match="'gru' is none of lstm, transformer"):
         EmotionClassifier.load(tmp_path)

@@ -133,7 +133,6 @@ def test_benches_of_the_model_need_few_packages() -> None:
     absent = (
         "dask",
         "distributed",
-        "dvclive",
         "open_clip",
         "fsspec.implementations",
         "datasets",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def test_a_folder_of_an_older_code_loads_and_a_newer_account_does_no_harm(
 ) -> None:
     model.save_pretrained(tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "SHA256SUMS").unlink()
     older = {k: v for k, v in config.items() if k not in ("about", "sca", "ambiguity_aware")}
     write_json(tmp_path / "run" / "config.json", older)
     (tmp_path / "run" / "README.md").unlink()
@@ -116,6 +118,41 @@ def test_a_folder_of_an_older_code_loads_and_a_newer_account_does_no_harm(
     config["about"]["sam"]["new"] = config["about"]["new"] = 1
     write_json(tmp_path / "run" / "config.json", config)
     assert EmoSEM.from_pretrained(tmp_path / "run").provenance == ABOUT
+
+
+@pytest.mark.parametrize("name", sorted(SUMMED))
+def test_a_flipped_bit_is_told_where_the_file_is_read(model: EmoSEM, tmp_path: Path, name: str) -> None:
+    model.save_pretrained(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for place in np.linspace(0, len(whole) - 1, 20).astype(int):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(place) % 8
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=f"{tmp_path / name} is not the file that was written"):
+            EmoSEM.from_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(whole)
+    EmoSEM.from_pretrained(tmp_path)
+
+
+def test_a_model_is_replaced_as_a_whole(model: EmoSEM, tmp_path: Path) -> None:
+    """Another name of the old files keeps them, a failure leaves the old model, and nothing is left over."""
+    model.save_pretrained(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "cache", copy_function=os.link)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "cache").iterdir()}
+
+    def full(_: str | Path) -> None:
+        raise Exception("No space left on device (os error 28)")  # as tokenizers tell it
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model.tokenizer), "save_pretrained", lambda _, folder: full(folder))
+        with pytest.raises(RunFailed, match="disk or your quota is full"):
+            model.save_pretrained(tmp_path / "run")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+    model.save_pretrained(
+        tmp_path / "run", model_card_kwargs={"scores": card_scores(SCORES, "emosem-single")}
+    )
+    assert {file.name: file.read_bytes() for file in (tmp_path / "cache").iterdir()} == before
+    assert {file.name for file in (tmp_path / "run").iterdir()} == FILES
 
 
 def test_saving_again_leaves_nothing_of_the_old_model(model: EmoSEM, tmp_path: Path) -> None:
@@ -127,6 +164,7 @@ def test_saving_again_leaves_nothing_of_the_old_model(model: EmoSEM, tmp_path: P
 
 def test_what_is_no_model_is_named(model: EmoSEM, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "run")
+    (tmp_path / "run" / "SHA256SUMS").unlink()  # as in a folder of others, which says nothing of its bytes
     cases = [("no-such-folder", None, b"", "is no folder; name that of a trained model")]
     for name, file, content, message in [
         *cases,

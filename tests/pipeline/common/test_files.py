@@ -7,10 +7,15 @@ import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from pipeline.common import files
 from pipeline.common.errors import RunFailed, UserError
-from pipeline.common.files import check_writable, write_atomic, write_bytes
+from pipeline.common.files import check_writable, replace_files, write_atomic, write_bytes
 from pipeline.common.fingerprint import package_version
 from pipeline.common.tars import write_tar
 
@@ -41,6 +46,105 @@ def test_a_full_disk_is_one_clear_message_and_leaves_nothing(tmp_path: Path, num
 
     with pytest.raises(RunFailed, match=rf"full: {path} could not be written.*MiB free"):
         write_tar(path, samples())  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New files lead to /dev/full, which answers every write as a full disk does."""
+    beside = files._temporary_beside
+
+    def full(path: Path, folder: bool = False) -> Path:
+        name = beside(path, folder)
+        if not folder:
+            name.unlink()
+            name.symlink_to("/dev/full")
+        return name
+
+    monkeypatch.setattr(files, "_temporary_beside", full)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("size", [10, 3_000_000])
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_seen_behind_any_error_of_a_library(tmp_path: Path, size: int) -> None:
+    """torch.save answers it with a RuntimeError about positions, Arrow with one of its own."""
+    table = pa.table({"x": np.random.default_rng(0).normal(size=size)})
+    for write in (
+        lambda file: torch.save({"x": torch.zeros(size)}, file),
+        lambda file: pq.write_table(table, file),
+        lambda file: file.write(bytes(size)),
+    ):
+        with pytest.raises(RunFailed, match=f"full: {tmp_path / 'x'} could not be written"):
+            write_atomic(tmp_path / "x", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_fails_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(*{"fsync": (os, "fsync"), "replace": (Path, "replace")}[call], fail)
+    with pytest.raises(RunFailed, match=f"{tmp_path / 'x'} could not be written: Input/output error"):
+        write_bytes(tmp_path / "x", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_name_of_a_file_keeps_what_it_held(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "cache", b"old")
+    os.link(tmp_path / "cache", tmp_path / "x")
+    (tmp_path / "x").chmod(0o444)
+    write_bytes(tmp_path / "x", b"new")
+    assert (tmp_path / "cache").read_bytes() == b"old" and (tmp_path / "x").read_bytes() == b"new"
+
+
+def test_files_of_a_library_replace_old_ones_at_the_end(tmp_path: Path) -> None:
+    for name in ("weights", "config"):
+        write_bytes(tmp_path / name, b"old")
+    os.link(tmp_path / "weights", tmp_path / "cache")
+    with replace_files(tmp_path, last="config") as folder:
+        (folder / "weights").write_bytes(b"new")
+        (folder / "config").write_bytes(b"new")
+        assert (tmp_path / "weights").read_bytes() == (tmp_path / "config").read_bytes() == b"old"
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+        "weights": b"new",
+        "config": b"new",
+        "cache": b"old",
+    }
+
+
+def test_half_of_a_librarys_files_is_never_seen_as_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing library changes nothing; a kill amid the renames leaves a folder without its last file."""
+    write_bytes(tmp_path / "weights", b"old")
+    write_bytes(tmp_path / "config", b"old")
+    with pytest.raises(ValueError, match="of the library"), replace_files(tmp_path, last="config") as folder:
+        (folder / "weights").write_bytes(b"half")
+        raise ValueError("of the library")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"weights": b"old", "config": b"old"}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), replace_files(tmp_path, last="config") as folder:
+        for name in ("a", "config", "weights"):
+            (folder / name).write_bytes(b"new")
+        replace, done = Path.replace, []
+        monkeypatch.setattr(
+            Path, "replace", lambda *names: killed() if done else (done.append(1), replace(*names))[1]
+        )
+    assert {p.name for p in tmp_path.iterdir()} == {"a", "weights"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), Exception("No space left on device (os error 28)")],
+)
+def test_a_full_disk_under_a_library_is_one_message(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(RunFailed, match="disk or your quota is full"), replace_files(tmp_path, last="config"):
+        raise error
     assert list(tmp_path.iterdir()) == []
 
 
