@@ -17,11 +17,12 @@ from model.data.samples import Samples
 from model.emosem.pretrained import load_tokenizer
 from model.train.params import TrainParams
 from model.train.train import initial_model
+from pipeline.common.arrays import parse_npy
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.schema import INDEX
-from pipeline.common.tars import list_members, load_npy, npy_bytes, read_tar, write_tar
+from pipeline.common.tars import list_members, npy_bytes, read_tar, write_tar
 from pipeline.reader.index import Index
 from tests.worlds import trained_shards
 
@@ -56,7 +57,7 @@ def change(paths: Paths, name: str, key: str, new: Callable[[np.ndarray], np.nda
     content = list(read_tar(tar))
     for found, files in content:
         if found == key:
-            files[name] = npy_bytes(new(load_npy(files[name])))
+            files[name] = npy_bytes(new(parse_npy(files[name])))
     write_tar(tar, content)
     rows = Index.load(paths.step("shards")).table.to_pylist()
     for row in rows:
