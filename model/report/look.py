@@ -30,7 +30,8 @@ from pipeline.common.tars import TarMembers
 from pipeline.reader.rejections import rejections
 from pipeline.releases.apolo import load_items
 from pipeline.releases.apolo_arrays import BadArray, load_truth
-from pipeline.releases.wikiart import BadImage, plain_name, read_image
+from pipeline.releases.names import plain_name
+from pipeline.releases.wikiart import BadImage, read_image
 
 SIDE = 420
 """Size of a picture: as many pixels as a square of this side."""

@@ -23,7 +23,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import as_json
 from pipeline.common.params import Paths
 from pipeline.releases.apolo import ApoloItem
-from pipeline.releases.wikiart import plain_name
+from pipeline.releases.names import plain_name
 
 SUFFIXES = {".npy": decode_npy, ".png": decode_png}
 NAMED = 20

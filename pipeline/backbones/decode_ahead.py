@@ -38,10 +38,11 @@ WAITED = Stopwatch()
 def read_artwork(wikiart: Path, row: dict[str, Any]) -> np.ndarray:
     """The picture of a row of `schema.ARTWORKS`, uint8 RGB (height, width, 3).
 
-    Raises `BadImage`; a file that no longer has the table's size is `changed-size`, because boxes and masks
-    of it would lie elsewhere.
+    Raises `BadImage`; a file that is no longer the one of the table is `changed-content`, or where the table
+    has no SHA-256 `changed-size`: boxes and masks of it would lie elsewhere.
     """
-    image = read_image(wikiart / row["path"], max_pixels=max(1, row["width"] * row["height"]))
+    pixels = max(1, row["width"] * row["height"])
+    image = read_image(wikiart / row["path"], pixels, row.get("sha256"))
     if image.shape[:2] != (row["height"], row["width"]):
         now, then = f"{image.shape[1]}x{image.shape[0]}", f"{row['width']}x{row['height']}"
         raise BadImage("changed-size", f"{row['path']} is {now}, the utterances step saw {then}")

@@ -25,6 +25,16 @@ ARTWORKS = pa.schema(
         ("height", pa.int32()),
         ("split", pa.string()),
         ("shard", pa.int32()),
+        ("sha256", pa.string()),  # of the picture's file; null where its bytes were not read
+    ]
+)
+
+DOUBLES = pa.schema(
+    [
+        ("key", pa.string()),  # of the artwork that is kept
+        ("source", pa.string()),  # ART_STYLE/PAINTING as in the csv
+        ("reason", pa.string()),  # spelling | same-bytes
+        ("detail", pa.string()),
     ]
 )
 

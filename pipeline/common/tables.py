@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
-from pipeline.common.schema import REGIONS, shard_stem
+from pipeline.common.schema import ARTWORKS, REGIONS, shard_stem
 
 UTTERANCE_COLUMNS = ("key", "emotion", "artemis_id", "utterance")
 """What any step reads of `schema.UTTERANCES`."""
@@ -31,7 +31,7 @@ def shard_file(paths: Paths, step: str, shard: int) -> Path:
 
 def open_artworks(paths: Paths) -> pa.Table:
     """All of `schema.ARTWORKS`, sorted by key. Raises `UserError` when the utterances step has not run."""
-    return pq.read_table(table_file(paths, "artworks")).sort_by("key")
+    return pq.read_table(table_file(paths, "artworks"), schema=ARTWORKS).sort_by("key")
 
 
 def open_utterances(paths: Paths) -> pq.ParquetFile:
@@ -52,7 +52,8 @@ def rows_by_shard(artworks: pa.Table, columns: Sequence[str]) -> dict[int, list[
 
 def read_artworks(paths: Paths, shard: int) -> list[dict[str, Any]]:
     """Rows of `schema.ARTWORKS` in a shard, sorted by key; only the shard's part of the file is read."""
-    table = pq.read_table(table_file(paths, "artworks"), filters=[("shard", "=", shard)])
+    file = table_file(paths, "artworks")
+    table = pq.read_table(file, schema=ARTWORKS, filters=[("shard", "=", shard)])
     rows: list[dict[str, Any]] = table.sort_by("key").to_pylist()
     return rows
 

@@ -43,7 +43,7 @@ from pipeline.releases.wikiart import BadImage
 
 DECODERS = 8
 """Threads that decode and resize; Pillow lets other threads run meanwhile."""
-DEPENDS_ON = ("shard", "key", "path", "width", "height")
+DEPENDS_ON = ("shard", "key", "path", "width", "height", "sha256")
 """Columns of `schema.ARTWORKS` that features depend on: not the split, nor what people wrote."""
 MEASURE_FROM = 64
 """Artworks below which the run is over before a measured forecast would pay."""
@@ -107,7 +107,7 @@ def feature_jobs(
 
 
 def _inputs(wikiart: Path, rows: Sequence[dict[str, Any]]) -> str:
-    """Digest of a shard's artworks; of the pictures by their size on disk, see `input_digests`."""
+    """Digest of a shard's artworks, with their pictures' SHA-256 and size on disk, see `input_digests`."""
     return fingerprint([(row, file_size(wikiart / row["path"])) for row in rows])
 
 

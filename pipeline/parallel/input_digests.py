@@ -38,9 +38,9 @@ def input_digests(
         utterances: an open file of `schema.UTTERANCES`, read in batches. Of it a step reads
             `UTTERANCE_COLUMNS`, of the eight emotions.
         columns: of the artworks that the step reads.
-        wikiart: folder of the pictures, where the digest is also of the files' sizes. Sizes and not contents:
-            reading 80,000 pictures takes longer than many a step, a changed picture nearly always changes
-            its size, and times differ in every copy.
+        wikiart: folder of the pictures, where the digest is also of the files' sizes. What they hold is the
+            column ``sha256``, made where all of them are read; the size tells of most changes since then, and
+            reading 80,000 pictures again takes longer than many a step.
         shards: only these.
     """
     works = artworks.sort_by("key")

@@ -18,11 +18,11 @@ import pyarrow as pa
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.code import code_fingerprint
 from pipeline.common.files import write_parquet
-from pipeline.common.fingerprint import fingerprint
+from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import REGIONS, shard_stem
-from pipeline.common.tables import open_artworks, read_artworks, rows_by_shard
+from pipeline.common.tables import file_size, open_artworks, read_artworks, rows_by_shard
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
 from pipeline.regions.params import RegionsParams
@@ -138,17 +138,21 @@ def _support_identity(params: RegionsParams, backbones: BackbonesParams) -> str:
 
 
 def _input_digest(rows: Sequence[dict[str, Any]], paths: Paths, source: RegionSource, pictures: bool) -> str:
-    """The artworks and the sizes of their files: hashing 80,000 pictures would take longer than masks."""
-    columns = ("key", "painting", "art_style", "path", "width", "height")
-    files = [source.file_of(paths, row) for row in rows]
-    if pictures:
-        files += [picture_of(paths, row) for row in rows]
-    return fingerprint([[row[name] for name in columns] for row in rows], [_size(path) for path in files])
+    """The artworks and what is read of each: a source's own small files by content, pictures by the SHA-256
+    that the utterances step made, and their size, which tells of most changes since."""
+    columns = ["key", "painting", "art_style", "path", "width", "height"]
+    files: list[str | int] = []
+    if source.file_of is not picture_of:
+        files += [_content(source.file_of(paths, row)) for row in rows]
+    if pictures or source.file_of is picture_of:
+        columns.append("sha256")
+        files += [file_size(picture_of(paths, row)) for row in rows]
+    return fingerprint([[row[name] for name in columns] for row in rows], files)
 
 
-def _size(path: Path | None) -> int:
-    """Bytes of a file, -1 for none."""
+def _content(path: Path | None) -> str:
+    """SHA-256 of a file; empty for none."""
     try:
-        return -1 if path is None else path.stat().st_size
+        return "" if path is None else sha256_file(path)
     except OSError:
-        return -1
+        return ""

@@ -18,14 +18,14 @@ from pipeline.common.errors import UserError
 from pipeline.releases import artemis
 from pipeline.releases.apolo_arrays import MAPS, map_path
 from pipeline.releases.artemis import Annotation, Reject, shown
-from pipeline.releases.wikiart import plain_name, unsafe_name
+from pipeline.releases.names import plain_name, unsafe_name
 
 INDEX = "artemis_index"
 """Folder of the index files."""
 SPLITS = ("train", "val", "test")
 ANY_LENGTH = 1_000_000
 """Characters of an utterance that is only looked up."""
-_STRICTNESS = {split: rank for rank, split in enumerate(SPLITS)}
+_STRICTNESS = {split: rank for rank, split in enumerate(("train", "rest", "val", "test"))}
 """An artwork that is listed under several splits gets the last of them in this order."""
 
 
@@ -118,7 +118,7 @@ def load_index(apolo: Path) -> dict[int, str] | None:
 
 
 def strictest(splits: Iterable[str]) -> str:
-    """The split for an artwork that is listed under several: test over val over train."""
+    """The split for an artwork that is listed under several: test over val over rest over train."""
     return max(splits, key=_STRICTNESS.__getitem__)
 
 
@@ -189,7 +189,14 @@ def load_items_of_csv(apolo: Path, csv: Path) -> tuple[list[ApoloItem], list[Rej
         for row in artemis.read_csv(csv, ANY_LENGTH)
         if isinstance(row, Annotation) and row.artemis_id in ids
     ]
-    keys = [schema.artwork_key(row.art_style, row.painting) for row in rows]
+    of_name: dict[tuple[str, str], str] = {}
+    keys = [  # without its picture, spellings that may mean one painting do
+        of_name.setdefault(
+            (plain_name(row.art_style), plain_name(row.painting)),
+            schema.artwork_key(row.art_style, row.painting),
+        )
+        for row in rows
+    ]
     utterances = pa.table(
         {
             "key": pa.array(keys, pa.string()),

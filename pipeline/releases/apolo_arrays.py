@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.common.arrays import NoArray, read_npy
-from pipeline.releases.wikiart import MOJIBAKE, mend_mojibake, plain_name, unaccented, unsafe_name
+from pipeline.releases.names import MOJIBAKE, mend_mojibake, plain_name, unaccented, unsafe_name
 
 MAPS = "apolo_pixel_map"
 """Folder of the truth masks."""

@@ -10,6 +10,7 @@ import csv
 import functools
 import hashlib
 import math
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import regex  # type: ignore[import-untyped]
 
 from pipeline.common.emotions import ALL_EMOTIONS
 from pipeline.common.errors import UserError
-from pipeline.releases.wikiart import unsafe_name
+from pipeline.releases.names import unsafe_name
 
 COLUMNS = ("art_style", "painting", "emotion", "utterance", "repetition")
 LINES_PER_ROW = 50
@@ -31,6 +33,9 @@ LINE_CHARS = 2**24
 """A longer line is cut here, read on to its end and rejected: a file may be one line of many gigabytes."""
 UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _EMOTIONS = frozenset(ALL_EMOTIONS)
+_COUNT = re.compile(r"([0-9]{1,9})(?:\.0*)?")
+_VISIBLE = regex.compile(r"[^\p{Z}\p{Cc}\p{Cf}\p{Cs}\p{Default_Ignorable_Code_Point}\u2800]")
+"""Any character but white space, formats, fillers, selectors and Braille without dots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +189,12 @@ def _check(
 
 
 def _count(text: str) -> int:
-    """A number of annotations, or -1. More digits than nine would overflow the column."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
+    """A number of annotations, or -1. More digits than nine would overflow the column.
+
+    "7.0" is 7: pandas writes a column of counts so when one row of it had none.
+    """
+    match = _COUNT.fullmatch(text)
+    return int(match[1]) if match else -1
 
 
 def _problems(
@@ -202,8 +211,8 @@ def _problems(
             yield "unsafe-name", f"{shown(name)} {why}"
     if row.emotion not in _EMOTIONS:
         yield "unknown-emotion", f"{shown(row.emotion)} is none of {', '.join(ALL_EMOTIONS)}"
-    if not row.utterance:
-        yield "empty-utterance", ""
+    if not _VISIBLE.search(row.utterance):
+        yield "empty-utterance", shown(row.utterance) if row.utterance else ""
     if len(row.utterance) > max_chars:
         yield "utterance-too-long", f"{len(row.utterance)} characters, the cap is {max_chars}"
     if row.repetition < 0:

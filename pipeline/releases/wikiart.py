@@ -4,30 +4,37 @@ Everyone who opens a picture comes through here, so that a broken, huge or oddly
 thing in every step: a `BadImage` with a reason, never a crash and never a silent skip.
 """
 
+import bisect
 import functools
+import hashlib
 import os
-import re
 import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.releases import strict_jpeg
+from pipeline.releases.colour import to_rgb
+from pipeline.releases.names import UNPRINTABLE, plain_name, unsafe_name
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 """What is decoded, by content and not by extension. A short list: fewer decoders face hostile bytes."""
+JPEG = ("JPEG", "MPO")
+"""Pillow's words for a JPEG, of one picture and of several."""
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 MAX_PIXELS = 120_000_000
 """Default cap on width x height. The largest WikiArt scans have 107 million pixels."""
 PILLOW_CEILING = 178_956_970
 """Pillow refuses more by itself (twice `Image.MAX_IMAGE_PIXELS`); caps above it would promise too much."""
+MAX_BYTES = 2**30
+"""Larger files are refused: a sound JPEG of that many pixels is a third of it, and it is read whole."""
 ORIENTATION = 0x0112
 """EXIF tag: 1 upright, 2-4 mirrored or turned by 180 degrees, 5-8 with width and height swapped."""
-
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and the surrogates that stand for bytes that are no UTF-8."""
 
 # Below its own ceiling Pillow only warns; `max_pixels` has already decided those sizes from the header.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -38,7 +45,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 class BadImage(Exception):  # noqa: N818 - named for what it says
     """A picture that cannot be used; `reason` is one of the short words below, `detail` is for people.
 
-    Reasons: missing, ambiguous-name, empty, unreadable, not-an-image, too-large, truncated, corrupt.
+    Reasons: missing, ambiguous-name, extension-in-name, empty, unreadable, not-an-image, too-large,
+    truncated, corrupt, changed-content.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -47,50 +55,13 @@ class BadImage(Exception):  # noqa: N818 - named for what it says
         self.detail = detail
 
 
-def unsafe_name(name: str) -> str | None:
-    """Why `name` must not become one component of a path, or None when it may.
-
-    Names come from a csv: one with a separator or a leading dot could leave its folder.
-    """
-    if not name:
-        return "is empty"
-    if "/" in name or "\\" in name:
-        return "holds a path separator"
-    if name.startswith("."):
-        return "starts with a dot"
-    if _UNPRINTABLE.search(name):
-        return "holds a control character"
-    if len(name.encode()) > 240:
-        return "is longer than a file name may be"
-    return None
-
-
-MOJIBAKE = re.compile("[Ãã]([\x80-\xbf])")
-"""UTF-8 of a letter from À to ÿ read as Latin-1, and perhaps lower-cased: 0xC3 and a continuation byte."""
-
-
-def mend_mojibake(name: str) -> str:
-    """Undo UTF-8 read as Latin-1 and then lower-cased: "eugã¨ne" -> "eugène". Other names are unchanged."""
-    return MOJIBAKE.sub(lambda pair: bytes((0xC3, ord(pair[1]))).decode(), name)
-
-
-def plain_name(name: str) -> str:
-    """What two spellings of one painting's name have in common: mended, unaccented, ``#`` as ``.``."""
-    return unaccented(mend_mojibake(name).replace("#", ".").casefold())
-
-
-def unaccented(text: str) -> str:
-    """Letters without their accents."""
-    letters = unicodedata.normalize("NFKD", text)
-    return "".join(char for char in letters if not unicodedata.combining(char))
-
-
 def find(wikiart: Path, art_style: str, painting: str) -> Path:
-    """The file ``ART_STYLE/PAINTING.jpg`` under `wikiart`.
+    """The file ``ART_STYLE/PAINTING.jpg`` under `wikiart`, spelt as in its folder: one path for one file.
 
     Also tries ``.jpeg`` and ``.png``, and the name's composed and decomposed Unicode forms (archives made
     on macOS decompose accents). Last, the only file whose `plain_name` is the same: other case (``.JPG``),
-    accents lost or garbled by an unpacker. Raises `BadImage`: unsafe-name, missing, ambiguous-name.
+    accents lost or garbled by an unpacker. Raises `BadImage`: unsafe-name, missing, ambiguous-name,
+    extension-in-name.
     """
     for name in (art_style, painting):
         if (why := unsafe_name(name)) is not None:
@@ -101,13 +72,28 @@ def find(wikiart: Path, art_style: str, painting: str) -> Path:
         for extension in EXTENSIONS:
             path = f"{folder}/{form}{extension}"
             if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, false for whatever cannot be
-                return Path(path)
+                return wikiart / _as_listed(wikiart, art_style) / _as_listed(folder, f"{form}{extension}")
     near = _plain_files(wikiart, art_style).get(plain_name(painting), [])
     if len(near) > 1:
         raise BadImage("ambiguous-name", f"{art_style}/{painting} could be {' or '.join(map(repr, near))}")
     if near:
         return wikiart / near[0]
+    stem, extension = os.path.splitext(painting)  # noqa: PTH122 - a name, not a path
+    if extension.lower() in EXTENSIONS and _plain_files(wikiart, art_style).get(plain_name(stem)):
+        detail = f"the csv says {art_style}/{painting}; it must name paintings without {extension}"
+        raise BadImage("extension-in-name", detail)
     raise BadImage("missing", f"no {art_style}/{painting}.jpg (nor .jpeg, .png) in {wikiart}")
+
+
+def _as_listed(folder: Path, name: str) -> str:
+    """A file's name as its folder has it: some file systems find it by another case or Unicode form too."""
+    names = _listing(folder, _modified(folder))
+    place = bisect.bisect_left(names, name)
+    if place < len(names) and names[place] == name:
+        return name
+    wanted = unicodedata.normalize("NFC", name).casefold()
+    near = [listed for listed in names if unicodedata.normalize("NFC", listed).casefold() == wanted]
+    return near[0] if len(near) == 1 else name
 
 
 def _plain_files(wikiart: Path, art_style: str) -> dict[str, list[str]]:
@@ -134,7 +120,7 @@ def _by_plain_stem(folder: Path, modified: int) -> dict[str, list[str]]:
 def _listing(folder: Path, _modified: int) -> tuple[str, ...]:
     """Names in a folder, sorted, as far as they are text; none where it cannot be read."""
     try:
-        return tuple(sorted(name for name in os.listdir(folder) if not _UNPRINTABLE.search(name)))  # noqa: PTH208
+        return tuple(sorted(name for name in os.listdir(folder) if not UNPRINTABLE.search(name)))  # noqa: PTH208
     except OSError:
         return ()
 
@@ -148,20 +134,24 @@ def _modified(folder: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(
+    path: Path, max_pixels: int, sha256: str | None = None
+) -> Iterator[tuple[Image.Image, IO[bytes]]]:
     """Open by header only; whatever goes wrong inside the block becomes a `BadImage`."""
     try:
         if not path.is_file():
             raise BadImage("missing", f"{path} is not a file")
-        if path.stat().st_size == 0:
+        size = path.stat().st_size
+        if size == 0:
             raise BadImage("empty", f"{path} has no bytes")
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width < 1 or height < 1:
-                raise BadImage("not-an-image", f"{path} says it is {width}x{height} pixels")
-            if width * height > max_pixels:
-                raise BadImage("too-large", f"{path} has {width}x{height} pixels, the cap is {max_pixels}")
-            yield image
+        if size > MAX_BYTES:
+            raise BadImage("too-large", f"{path} has {size:,} bytes, the cap is {MAX_BYTES:,}")
+        with path.open("rb") as file:
+            if sha256 is not None and _digest(file) != sha256:
+                raise BadImage("changed-content", f"{path} is not the file that the utterances step saw")
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(path, image.size, max_pixels)
+                yield image, file
     except BadImage:
         raise
     except UnidentifiedImageError:
@@ -173,18 +163,32 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     except Exception as error:  # decoders answer damaged bytes with almost any exception
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, where Pillow's have none
             raise BadImage("unreadable", str(error)) from None
-        cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
+        words = str(error).lower()
+        cut = "truncated" in words or "premature end" in words or isinstance(error, EOFError)
         raise BadImage("truncated" if cut else "corrupt", f"{path}: {error}") from None
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, from what the header already gave.
+def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise BadImage("not-an-image", f"{path} says it is {width}x{height} pixels")
+    if width * height > max_pixels:
+        raise BadImage("too-large", f"{path} has {width}x{height} pixels, the cap is {max_pixels}")
 
-    Pillow decodes a whole PNG to look for EXIF after the pixels; a header probe must not, and `read_image`
-    must agree with it, so such late EXIF counts as upright.
+
+def _digest(file: IO[bytes]) -> str:
+    """SHA-256 of an open file, which is left at its start."""
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    file.seek(0)
+    return digest
+
+
+def _orientation(image: Image.Image) -> int:
+    """What is still to be turned: EXIF's orientation, or XMP's. Pillow turns a TIFF when it loads it.
+
+    For a PNG that is not loaded yet, Pillow loads it: its EXIF may stand behind the pixels.
     """
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF raises anything, and is no reason to lose a sound picture
@@ -193,71 +197,78 @@ def _orientation(image: Image.Image) -> int:
 
 
 def probe_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(width, height) of the upright picture, in pixels, from the header alone.
+    """(width, height) of the upright picture, in pixels, from the header alone (of a PNG, from all of it).
 
     Raises `BadImage` for what a header shows: missing, empty, unreadable, not-an-image, too-large. A file
-    that is cut after its header passes; `verify` finds it.
+    that is cut after its header passes; `verify_picture` finds it.
     """
-    with _opened(path, max_pixels) as image:
-        return _upright_size(image)
+    with _opened(path, max_pixels) as (image, _):
+        width, height = image.size
+        if image.format == "TIFF":  # its size in Pillow is partly turned already
+            width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
-def verify_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """As `probe`, and every byte decoded, so that truncated and corrupt files raise here and not later.
+def verify_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[tuple[int, int], str]:
+    """(width, height) as `probe_picture`, and the file's SHA-256, with every byte decoded.
 
-    JPEG is decoded at an eighth of its size: the entropy decoder, where a cut shows, still reads it all.
+    So truncated and corrupt files raise here and not later: what passes, `read_image` reads. A JPEG is
+    decoded at an eighth of its size. Raises `BadImage`.
     """
-    with _opened(path, max_pixels) as image:
-        size = _upright_size(image)
-        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-        image.load()
-    return size
+    with _opened(path, max_pixels) as (image, file):
+        if image.format in JPEG:
+            width, height = image.size
+            if not _is_sound(image, file):
+                image.draft(None, (max(1, width // 8), max(1, height // 8)))
+                image.load()
+            size = (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+        else:
+            _is_sound(image, file)
+            size = _upright(image).size
+        return size, _digest(file)
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    width, height = image.size
-    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
-
-
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> np.ndarray:
     """The picture as uint8 (H, W, 3) RGB, upright by its EXIF orientation; the first frame of several.
 
     Grey, palette, CMYK and 16-bit pictures are converted; transparency is laid over white, as on paper.
-    The cap is checked on the header, before any pixel is decoded. Raises `BadImage`.
+    The cap is checked on the header, before any pixel is decoded. `sha256`: of the file when `verify_picture`
+    found it sound; another file is "changed-content", and without it the bytes are checked here.
+    Raises `BadImage`.
     """
-    with _opened(path, max_pixels) as image:
-        orientation = _orientation(image)
-        image.load()
-        upright = _transpose(_to_rgb(image), orientation)
-        return np.array(upright, dtype=np.uint8)  # a copy: writable, and free of Pillow's buffer
+    with _opened(path, max_pixels, sha256) as (image, file):
+        if sha256 is None:
+            _is_sound(image, file)
+        return np.array(_upright(image), dtype=np.uint8)  # a copy: writable, and free of Pillow's buffer
 
 
-def _transpose(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn stored pixels upright. `ImageOps` reads the orientation from the picture's own EXIF."""
+def _is_sound(image: Image.Image, file: IO[bytes]) -> bool:
+    """Whether a picture's bytes are known to be sound; raises where they are not, anything.
+
+    Only JPEG, by its decoder's warnings, and PNG, by its checksums, can tell; Pillow looks at neither.
+    """
+    if image.format not in (*JPEG, "PNG"):
+        return False
+    position = file.tell()
+    file.seek(0)
+    try:
+        if image.format in JPEG:
+            return strict_jpeg.is_sound(file.read())
+        with Image.open(file, formats=("PNG",)) as twin:
+            twin.verify()
+        return True
+    finally:
+        file.seek(position)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """All of an opened picture as mode RGB, upright."""
+    stored = image.tile[0].args if image.format == "PNG" and image.tile else ""  # type: ignore[attr-defined]
+    image.load()
+    orientation = _orientation(image)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    image.info = {"exif": exif.tobytes()}
-    turned: Image.Image = ImageOps.exif_transpose(image)
+    upright = to_rgb(image, stored if isinstance(stored, str) else "")
+    upright.info = {"exif": exif.tobytes()}
+    turned: Image.Image = ImageOps.exif_transpose(upright)
     return turned
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as mode RGB."""
-    if image.mode == "F" or image.mode.startswith("I"):  # 16 or 32 bits a value; "I;16", "I;16B" ...
-        return Image.fromarray(_eight_bit(np.asarray(image), image.mode)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bit(values: np.ndarray, mode: str) -> np.ndarray:
-    """Grey values of 16 or 32 bits as uint8 by their full range; Pillow's own conversion clips at 255.
-
-    32-bit files do not say their range: the smallest usual one that holds their largest value is taken.
-    """
-    grey = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    ranges = (65535.0,) if mode.startswith("I;16") else (1.0, 255.0, 65535.0)
-    largest = float(grey.max())
-    top = next((limit for limit in ranges if largest <= limit), largest)
-    return np.clip(grey / top * 255.0 + 0.5, 0, 255).astype(np.uint8)

@@ -104,7 +104,7 @@ def similarity_jobs(
     model = (backbones.clip.name, verify_weights(backbones.clip.checkpoint), backbones.clip.precision)
     settings = (params.utterances, params.regions, params.fit)
     code = code_fingerprint(__name__)
-    utterances, columns = open_utterances(paths), ("key", "path", "width", "height")
+    utterances, columns = open_utterances(paths), ("key", "path", "width", "height", "sha256")
     inputs = input_digests(artworks, utterances, columns, paths.wikiart, shards)
     return {
         shard: fingerprint(

@@ -9,12 +9,15 @@ import pyarrow as pa
 from pipeline.common import schema
 from pipeline.releases.artemis import Annotation, Reject
 
+Name = tuple[str, str]
+"""(art style, painting), as the csv spells them."""
+
 CHUNK = 65_536
 """Rows gathered before they become an Arrow batch: Python objects of a whole ArtEmis would need gigabytes."""
 COLUMNS = pa.schema(
     [
         ("artemis_id", pa.int64()),
-        ("work", pa.int32()),  # position among the artworks
+        ("work", pa.int32()),  # position of its name in `Annotations.works`
         ("emotion", pa.string()),
         ("utterance", pa.string()),
         ("repetition", pa.int32()),
@@ -23,22 +26,24 @@ COLUMNS = pa.schema(
 """Of `Annotations.batches`."""
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class Artwork:
     """One artwork of the csv; its split and its picture are found later."""
 
     number: int
-    """Position among the artworks, in the order of the csv."""
+    """Position among the csv's names, in the order of the csv."""
     art_style: str
     painting: str
     key: str
-    repetition: int = 0
-    """The largest of its rows."""
+    names: dict[Name, int] = dataclasses.field(default_factory=dict)
+    """All names that the csv has for it, each with the largest repetition of its rows."""
     split: str = ""
     path: str | None = None
     """Of its picture, relative to paths.wikiart."""
     size: tuple[int, int] = (0, 0)
     """Upright width and height, pixels."""
+    sha256: str | None = None
+    """Of its picture's file; None where its bytes were not read."""
     problem: Reject | None = None
     """Why its picture cannot be used."""
 
@@ -49,8 +54,8 @@ class Annotations:
 
     batches: list[pa.RecordBatch] = dataclasses.field(default_factory=list)
     """Of `COLUMNS`, in the order of the csv."""
-    works: dict[tuple[str, str], Artwork] = dataclasses.field(default_factory=dict)
-    """By (art style, painting), in the order of the csv."""
+    works: dict[Name, Artwork] = dataclasses.field(default_factory=dict)
+    """By name, in the order of the csv: the nth is that of `COLUMNS`' work n. Several names may have one."""
     rejects: list[Reject] = dataclasses.field(default_factory=list)
     count: int = 0
     """Rows of the csv, rejects included."""
@@ -70,7 +75,7 @@ def gather(stream: Iterable[Annotation | Reject]) -> Annotations:
         if work is None:
             key = schema.artwork_key(*name)
             work = rows.works[name] = Artwork(len(rows.works), *name, key)
-        work.repetition = max(work.repetition, row.repetition)
+        work.names[name] = max(work.names.get(name, 0), row.repetition)
         values = (row.artemis_id, work.number, row.emotion, row.utterance, row.repetition)
         for column, value in zip(pending, values, strict=True):
             column.append(value)

@@ -3,9 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from pipeline.releases import apolo, artemis
-
-Name = tuple[str, str]
-"""(art_style, painting)."""
+from pipeline.utterances.columns import Name
 
 
 def assign_splits(

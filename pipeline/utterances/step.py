@@ -1,17 +1,16 @@
 """Step `utterances`: who wrote what about which artwork; its split and its shard, decided once for all steps.
 
-Reads the ArtEmis csv, finds and checks every picture, and writes three tables (`schema.UTTERANCES`,
-`ARTWORKS`, `REJECTS`). Every csv row ends in the first or, with its reason, in the last. The first two are
-sorted by key, and so by shard, with one row group a shard: later steps read their shard and not the table.
+Reads the ArtEmis csv, finds and checks every picture, and writes four tables (`schema.UTTERANCES`,
+`ARTWORKS`, `REJECTS`, `DOUBLES`). Every csv row ends in the first or, with its reason, in the third. The
+first two are sorted by key, and so by shard, with one row group a shard: later steps read their shard and not
+the table. The last names what is there twice: spellings of one file, and files with the same bytes.
 """
 
 import dataclasses
 import itertools
-import os
+import sys
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
@@ -27,23 +26,14 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_atomic, write_parquet
 from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
-from pipeline.common.progress import Meter
 from pipeline.releases import apolo, artemis
 from pipeline.releases.artemis import Reject
-from pipeline.releases.wikiart import (
-    MAX_PIXELS,
-    PILLOW_CEILING,
-    BadImage,
-    find,
-    plain_name,
-    probe_picture,
-    verify_picture,
-)
+from pipeline.releases.names import plain_name
+from pipeline.releases.wikiart import MAX_PIXELS, PILLOW_CEILING
 from pipeline.utterances.columns import COLUMNS, Annotations, Artwork, gather
+from pipeline.utterances.doubles import keep_equal_files_together, merge_spellings, said_twice
+from pipeline.utterances.pictures import check_pictures, find_pictures
 from pipeline.utterances.splits import assign_splits
-
-AT_ONCE = 512
-"""Pictures handed to the threads at a time."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -61,7 +51,9 @@ class UtterancesParams:
     max_aspect: Annotated[float, Field(gt=1)] = 32.0
     """Pictures with a larger ratio of long to short side are rejected: a line in SAM's frame."""
     verify: Literal["decode", "header"] = "decode"
-    """Decode every picture, which finds truncated files now, or trust the headers (later steps find them)."""
+    """Decode every picture, which finds damaged and equal files now, and hash it, which tells later steps
+    when it changed; or trust the headers (later steps find damage, and see a change only where it changes
+    the file's size)."""
     fractions: tuple[float, float, float] = (0.85, 0.05, 0.10)
     """Train, val and test share of the artworks where APOLO has no index files. ArtEmis's default; the
     paper's "85/5/15" sums to 105 %."""
@@ -79,36 +71,47 @@ class UtterancesParams:
 
 @writes(lambda paths, *_: [paths.step("utterances")])
 def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
-    """Write ``data/utterances/{utterances,artworks,rejects}.parquet``; returns the counts.
+    """Write ``data/utterances/{utterances,artworks,rejects,doubles}.parquet``; returns the counts.
 
-    Splits come from APOLO's index files where there are any, else as in ArtEmis, and are decided before any
-    picture is looked at, so that a missing picture moves nobody. An artwork that APOLO evaluates is never in
-    train: it moves to its APOLO split. (Giving up the items instead would change the denominator of every
-    published score; giving up training rows changes nothing that is compared.)
-    Raises `UserError` when nothing is left, or an input file has no usable form.
+    Splits come from APOLO's index files where there are any, else as in ArtEmis, from the csv alone, so that
+    a missing picture moves nobody. An artwork that APOLO evaluates is never in train: it moves to its APOLO
+    split. (Giving up the items instead would change the denominator of every published score; giving up
+    training rows changes nothing that is compared.) All names of a file, and all equal files, are in one
+    split. Raises `UserError` when nothing is left, or an input file has no usable form.
     """
     rows = gather(artemis.read_csv(paths.artemis, params.max_chars))
-    works = list(rows.works.values())
+    find_pictures(list(rows.works.values()), paths.wikiart)
+    doubles = merge_spellings(rows)
+    num_merged = len(doubles)
+    works = list(dict.fromkeys(rows.works.values()))
     _assign_splits(rows, paths.apolo, params)
-    _check_pictures(works, paths.wikiart, params)
-    kept, rejects = _divide(rows, works, paths.artemis.name)
+    check_pictures(works, paths.wikiart, params)
+    kept, rejects = _divide(rows, paths.artemis.name)
     if not kept.num_rows:
-        raise UserError(_nothing_left(paths, rejects, rows.count))
+        raise UserError(_nothing_left(paths, rejects, works, rows.count))
     num_items, num_moved, item_rejects = _protect_apolo(kept, works, paths.apolo)
+    num_together, equal = keep_equal_files_together(works)
+    doubles += equal
     files = [work.problem for work in works if work.problem is not None]
     every_reject = [*rejects, *files, *item_rejects]
-    utterances, pictures = _utterance_table(kept, works), _artwork_table(works, params.num_shards)
+    utterances = _utterance_table(kept, list(rows.works.values()))
+    pictures = _artwork_table(works, params.num_shards)
     out = paths.step("utterances")
     _write_by_shard(out / "utterances.parquet", utterances, params.num_shards)
     _write_by_shard(out / "artworks.parquet", pictures, params.num_shards)
     write_parquet(out / "rejects.parquet", _reject_table(every_reject))
+    write_parquet(out / "doubles.parquet", pa.Table.from_pylist(doubles, schema.DOUBLES))
+    _tell_doubles(doubles, out)
     return {
         "rows_in": rows.count,
         "rows_kept": kept.num_rows,
         "rows_rejected": len(rejects),
-        "artworks_in": len(works),
+        "artworks_in": len(rows.works),
         "artworks_kept": pictures.num_rows,
         "artworks_rejected": len(files),
+        "artworks_merged": num_merged,
+        "artworks_of_equal_files": len(equal),
+        "equal_files_moved_to_one_split": num_together,
         "apolo_items": num_items,
         "apolo_items_rejected": len(item_rejects),
         "apolo_artworks_moved_out_of_train": num_moved,
@@ -119,65 +122,57 @@ def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     }
 
 
+def _tell_doubles(doubles: Sequence[dict[str, Any]], out: Path) -> None:
+    """Say on stderr how many names or files are one picture, with an example of each kind."""
+    kinds = {
+        "spelling": "names of the csv mean a file that has another name",
+        "same-bytes": "files are copies",
+    }
+    for reason, words in kinds.items():
+        found = [double for double in doubles if double["reason"] == reason]
+        if found:
+            example = f"{found[0]['source']}: {found[0]['detail']}"
+            where = out / "doubles.parquet"
+            print(f"utterances: {len(found)} {words}, see {where}; for example {example}", file=sys.stderr)
+
+
 def _assign_splits(rows: Annotations, apolo_folder: Path, params: UtterancesParams) -> None:
     """Give every artwork its split: APOLO's index files where there are any, else ArtEmis's random split.
 
     With index files, an artwork takes the strictest split of its rows; one with no row in them goes to rest.
+    Every name of the csv takes part in the random split, whatever pictures there are; an artwork with several
+    takes the strictest.
     """
     index = apolo.load_index(apolo_folder)
-    listed: dict[int, set[str]] = {}
+    works = list(rows.works.values())
+    listed: dict[Artwork, set[str]] = {}
     for batch in rows.batches if index else ():
         for artemis_id, number in zip(
             batch["artemis_id"].to_pylist(), batch["work"].to_pylist(), strict=True
         ):
             if index and artemis_id in index:
-                listed.setdefault(number, set()).add(index[artemis_id])
-    by_name = {name: listed.get(work.number, set()) for name, work in rows.works.items()}
+                listed.setdefault(works[number], set()).add(index[artemis_id])
+    by_name = {name: listed.get(work, set()) for name, work in rows.works.items()}
     splits = assign_splits(
-        {name: work.repetition for name, work in rows.works.items()},
+        {name: work.names[name] for name, work in rows.works.items()},
         None if index is None else by_name,
         params.fractions,
         params.split_seed,
         params.rest_repetition,
     )
-    for name, work in rows.works.items():
-        work.split = splits[name]
+    for work in works:
+        work.split = apolo.strictest({splits[name] for name in work.names})
 
 
-def _check_pictures(works: list[Artwork], wikiart: Path, params: UtterancesParams) -> None:
-    """Find and measure every picture; threads, because Pillow decodes outside Python's lock."""
-    meter = Meter("utterances", len(works))  # WikiArt takes many minutes
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for start in range(0, len(works), AT_ONCE):
-            part = works[start : start + AT_ONCE]
-            list(threads.map(partial(_check_picture, wikiart=wikiart, params=params), part))
-            meter.add(len(part))
-
-
-def _check_picture(work: Artwork, wikiart: Path, params: UtterancesParams) -> None:
-    """Fill in one artwork's path and size, or its problem."""
-    try:
-        path = find(wikiart, work.art_style, work.painting)
-        measure = verify_picture if params.verify == "decode" else probe_picture
-        width, height = measure(path, params.max_pixels)
-        short, long = sorted((width, height))
-        if short < params.min_side:
-            raise BadImage("too-small", f"{width}x{height} pixels, the shortest allowed is {params.min_side}")
-        if long > params.max_aspect * short:
-            raise BadImage("too-narrow", f"{width}x{height} pixels, the cap is 1:{params.max_aspect:g}")
-    except BadImage as error:
-        source = f"{work.art_style}/{work.painting}"
-        work.problem = Reject(source, -1, f"picture-{error.reason}", error.detail)
-    else:
-        work.path, work.size = path.relative_to(wikiart).as_posix(), (width, height)
-
-
-def _divide(rows: Annotations, works: list[Artwork], source: str) -> tuple[pa.Table, list[Reject]]:
+def _divide(rows: Annotations, source: str) -> tuple[pa.Table, list[Reject]]:
     """The rows whose picture is usable, with their artwork's key, and a reject for every other row."""
+    works = list(rows.works.values())
     table = pa.Table.from_batches(rows.batches, COLUMNS)
+    again = said_twice(table, works, source)
     usable = pa.array([work.problem is None for work in works], pa.bool_()).take(table["work"])
-    kept, lost = table.filter(usable), table.filter(pc.invert(usable))
-    rejects = list(rows.rejects)
+    new = pc.invert(pc.is_in(table["artemis_id"], pa.array(list(again), pa.int64())))
+    kept, lost = table.filter(pc.and_(usable, new)), table.filter(pc.and_(pc.invert(usable), new))
+    rejects = [*rows.rejects, *again.values()]
     for artemis_id, number in zip(lost["artemis_id"].to_pylist(), lost["work"].to_pylist(), strict=True):
         problem = works[number].problem
         if problem is not None:
@@ -211,10 +206,11 @@ def _protect_apolo(kept: pa.Table, works: list[Artwork], folder: Path) -> tuple[
 
 
 def _utterance_table(kept: pa.Table, works: list[Artwork]) -> pa.Table:
-    """`schema.UTTERANCES`, by key, then in the order of the csv."""
+    """`schema.UTTERANCES`, by key, then in the order of the csv; `works`: of each name of the csv."""
     splits = pa.array([work.split for work in works], pa.string()).take(kept["work"])
-    by_key = np.argsort(np.array([work.key for work in works])).argsort()[kept["work"].to_numpy()]
-    ordered = kept.append_column("split", splits).take(np.argsort(by_key, kind="stable"))
+    ranks = np.unique(np.array([work.key for work in works]), return_inverse=True)[1]
+    order = np.argsort(ranks[kept["work"].to_numpy()], kind="stable")
+    ordered = kept.append_column("split", splits).take(order)
     return ordered.select(schema.UTTERANCES.names).cast(schema.UTTERANCES)
 
 
@@ -230,6 +226,7 @@ def _artwork_table(works: list[Artwork], num_shards: int) -> pa.Table:
             "height": work.size[1],
             "split": work.split,
             "shard": schema.shard_of(work.key, num_shards),
+            "sha256": work.sha256,
         }
         for work in sorted(works, key=lambda work: work.key)
         if work.path is not None
@@ -255,14 +252,16 @@ def _reject_table(rejects: Iterable[Reject]) -> pa.Table:
     return pa.Table.from_pylist([dataclasses.asdict(reject) for reject in rejects], schema.REJECTS)
 
 
-def _nothing_left(paths: Paths, rejects: list[Reject], count: int) -> str:
+def _nothing_left(paths: Paths, rejects: list[Reject], works: Iterable[Artwork], count: int) -> str:
     """The message for a dataset of which nothing can be used."""
     reasons = Counter(reject.reason for reject in rejects).most_common(5)
     if not count:
         return f"the ArtEmis csv {paths.artemis} has a header and no rows"
     why = ", ".join(f"{reason} ({number})" for reason, number in reasons)
     example = next(reject for reject in rejects if reject.reason == reasons[0][0])
+    problems = {work.problem.source: work.problem.detail for work in works if work.problem is not None}
     return (
         f"none of the {count} rows of {paths.artemis} can be used: {why}; for example row {example.row}: "
-        f"{example.detail}. Pictures are looked for in paths.wikiart = {paths.wikiart}"
+        f"{problems.get(example.detail, example.detail)}. "
+        f"Pictures are looked for in paths.wikiart = {paths.wikiart}"
     )

@@ -25,7 +25,7 @@ Artwork = dict[str, Any]
 Answers = Iterator[tuple[Artwork, Found | Rejected]]
 
 
-def picture_of(paths: Paths, artwork: Artwork) -> Path | None:
+def picture_of(paths: Paths, artwork: Artwork) -> Path:
     """The artwork's picture: what a detector reads."""
     path: Path = paths.wikiart / artwork["path"]
     return path
@@ -54,7 +54,7 @@ class RegionSource:
     """Fingerprint of all that decides the result besides the artworks: the settings that this source reads,
     its weights or file, its code. Called once per run, before any shard; raises `UserError` early."""
     file_of: Callable[[Paths, Artwork], Path | None] = picture_of
-    """The file of one artwork whose size tells that it changed; it enters the fingerprint of its shard."""
+    """The file that is read for one artwork; what it holds enters the fingerprint of its shard."""
     detects: bool = False
     """Whether it runs a network over the pictures, rather than reading what another program found."""
     counts: Callable[[Sequence[Artwork], Paths, RegionsParams, BackbonesParams], dict[str, int]] = no_counts

@@ -7,7 +7,7 @@ The pass also takes the SHA-256, which is the file's identity in fingerprints: s
 every shard in each copy, and miss an edit that keeps them.
 
 Pictures are named in such a file as their user pleased. Rows are matched to artworks by painting, in any
-spelling that `wikiart.plain_name` knows, with or without extension and folders; the folder decides between
+spelling that `names.plain_name` knows, with or without extension and folders; the folder decides between
 two styles of one painting. An artwork's key works as well.
 """
 
@@ -31,7 +31,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
 from pipeline.regions.sources.source import Artwork
-from pipeline.releases.wikiart import plain_name
+from pipeline.releases.names import plain_name
 
 FOLDER = "tsv_index"
 """Under paths.data: a cache, which may be deleted at any time."""

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.releases import apolo_arrays
 from pipeline.releases.apolo_arrays import BadArray
-from pipeline.releases.wikiart import plain_name
+from pipeline.releases.names import plain_name
 
 
 @pytest.mark.parametrize(

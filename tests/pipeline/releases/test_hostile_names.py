@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -64,10 +64,10 @@ def test_an_unreadable_file_is_a_reject_of_the_step(tmp_path: Path, monkeypatch:
     original = Image.open
     errors = {"locked": PermissionError(13, "Permission denied"), "broken-disk": OSError(5, "I/O error")}
 
-    def refuse(path: Path, **options: Any) -> Image.Image:
-        if (error := errors.get(Path(path).stem)) is not None:
+    def refuse(file: IO[bytes], **options: Any) -> Image.Image:
+        if (error := errors.get(Path(file.name).stem)) is not None:
             raise error
-        return original(path, **options)
+        return original(file, **options)
 
     monkeypatch.setattr(Image, "open", refuse)
     build_utterances(paths, UtterancesParams())

@@ -29,10 +29,10 @@ def test_rows_in_batches_and_artworks_by_style_and_name(chunk: int, monkeypatch:
     assert table["utterance"].to_pylist() == ["so grand", "so dark", "so loud", "so square", "so tall"]
     assert (rows.count, rows.rejects) == (6, [STREAM[1]])
     works = list(rows.works.values())
-    assert [(w.number, w.art_style, w.painting, w.repetition) for w in works] == [
-        (0, "Realism", "mill", 2),
-        (1, "Realism", "port", 3),
-        (2, "Cubism", "mill", 1),
+    assert [(w.number, w.art_style, w.painting, w.names) for w in works] == [
+        (0, "Realism", "mill", {("Realism", "mill"): 2}),
+        (1, "Realism", "port", {("Realism", "port"): 3}),
+        (2, "Cubism", "mill", {("Cubism", "mill"): 1}),
     ]
     assert [work.key for work in works] == [schema.artwork_key(w.art_style, w.painting) for w in works]
 
