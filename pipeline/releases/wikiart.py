@@ -72,7 +72,8 @@ def find(wikiart: Path, art_style: str, painting: str) -> Path:
         for extension in EXTENSIONS:
             path = f"{folder}/{form}{extension}"
             if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, false for whatever cannot be
-                return wikiart / _as_listed(wikiart, art_style) / _as_listed(folder, f"{form}{extension}")
+                listed = wikiart / _as_listed(wikiart, art_style)
+                return listed / _as_listed(listed, f"{form}{extension}")
     near = _plain_files(wikiart, art_style).get(plain_name(painting), [])
     if len(near) > 1:
         raise BadImage("ambiguous-name", f"{art_style}/{painting} could be {' or '.join(map(repr, near))}")

@@ -1,5 +1,6 @@
 """The frozen encoders against the packages they come from, and the hash check."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -168,3 +169,14 @@ def test_pictures_keep_their_order_and_their_errors(tmp_path: Path) -> None:
     reasons = {i: image.reason for i, (_, image) in enumerate(found) if isinstance(image, BadImage)}
     assert reasons == {3: "not-an-image", 7: "changed-size"}
     assert int(read_artwork(tmp_path, rows[11]).max()) == 11
+
+
+def test_a_picture_that_changed_since_it_was_hashed_is_told(tmp_path: Path) -> None:
+    Image.new("RGB", (5, 4), "red").save(tmp_path / "a.png")
+    digest = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    row = {"path": "a.png", "width": 5, "height": 4, "sha256": digest}
+    assert read_artwork(tmp_path, row).shape == (4, 5, 3)
+    for size in ((5, 4), (50, 40)):
+        Image.new("RGB", size, "blue").save(tmp_path / "a.png")
+        with pytest.raises(BadImage, match="changed-content"):
+            read_artwork(tmp_path, row)

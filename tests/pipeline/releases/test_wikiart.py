@@ -2,14 +2,17 @@
 
 import io
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from pipeline.releases import names, wikiart
 from pipeline.releases.wikiart import BadImage
@@ -95,20 +98,62 @@ def test_a_bomb_costs_its_header_only(tmp_path: Path) -> None:
     assert wikiart.probe_picture(path, max_pixels=1_001_000) == (1001, 1000)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_exif_orientation(tmp_path: Path, orientation: int, kind: str) -> None:
-    pixels = np.kron(noise(6, 4), np.ones((8, 8, 1), np.uint8))  # blocks survive JPEG and any turn
+SAVED: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 100, "subsampling": 0},
+    "PNG": {},
+    "WEBP": {"lossless": True},
+    "TIFF": {},
+    "TIFF, packed": {"compression": "tiff_lzw"},
+}
+XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>'
+
+
+def turned(kind: str, orientation: int, xmp: bool) -> bytes:
+    """A picture of blocks, which survive JPEG and any turn, with an orientation in EXIF or XMP."""
+    pixels = np.kron(noise(6, 4), np.ones((8, 8, 1), np.uint8))
     exif = Image.Exif()
     exif[wikiart.ORIENTATION] = orientation
+    options: dict[str, Any] = {"exif": exif}
+    if xmp:
+        text = XMP % orientation
+        options = {"xmp": text.encode()}
+        if kind == "PNG":
+            options = {"pnginfo": PngInfo()}
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", text)
+        if kind.startswith("TIFF"):
+            options = {"tiffinfo": {700: text.encode()}}
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind.partition(",")[0], **SAVED[kind], **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("xmp", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", SAVED)
+def test_orientation(tmp_path: Path, orientation: int, kind: str, xmp: bool) -> None:
     path = tmp_path / "turned.jpg"
-    Image.fromarray(pixels).save(path, format=kind, exif=exif.tobytes(), quality=100, subsampling=0)
+    path.write_bytes(turned(kind, orientation, xmp))
     with Image.open(path) as reference:
         expected = np.asarray(ImageOps.exif_transpose(reference))
+    assert expected.shape[:2] == ((32, 48) if orientation > 4 else (48, 32))
     image = wikiart.read_image(path)
     np.testing.assert_array_equal(image, expected)
     assert wikiart.probe_picture(path) == (image.shape[1], image.shape[0])
     assert wikiart.verify_picture(path)[0] == (image.shape[1], image.shape[0])
+
+
+def test_a_png_may_say_its_orientation_behind_its_pixels(tmp_path: Path) -> None:
+    early = turned("PNG", 6, xmp=False)
+    start = early.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(early[start : start + 4])
+    end = len(early) - 12  # IEND
+    late = early[:start] + early[start + length : end] + early[start : start + length] + early[end:]
+    (tmp_path / "a.png").write_bytes(late)
+    with Image.open(tmp_path / "a.png") as reference:
+        expected = np.asarray(ImageOps.exif_transpose(reference))
+    np.testing.assert_array_equal(wikiart.read_image(tmp_path / "a.png"), expected)
+    assert wikiart.probe_picture(tmp_path / "a.png") == (48, 32)
+    assert wikiart.verify_picture(tmp_path / "a.png")[0] == (48, 32)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -213,6 +258,34 @@ def test_find_knows_dots_accents_and_extensions(tmp_path: Path) -> None:
     assert wikiart.find(tmp_path, "Romanticism", "caf\u00e9_b").name == "cafe\u0301_b.png"
     with pytest.raises(BadImage, match="missing"):
         wikiart.find(tmp_path, "Romanticism", "nobody_nothing")
+
+
+def test_a_name_with_its_extension_is_told_apart_from_a_missing_picture(tmp_path: Path) -> None:
+    (tmp_path / "Cubism").mkdir()
+    (tmp_path / "Cubism" / "mill.jpg").touch()
+    for name, reason in (
+        ("mill.jpg", "extension-in-name"),
+        ("Mill.JPG", "extension-in-name"),
+        ("port.jpg", "missing"),
+    ):
+        with pytest.raises(BadImage, match=reason):
+            wikiart.find(tmp_path, "Cubism", name)
+    (tmp_path / "Cubism" / "mill.jpg.jpg").touch()  # a painting may be called so
+    assert wikiart.find(tmp_path, "Cubism", "mill.jpg").name == "mill.jpg.jpg"
+
+
+def test_a_forgiving_file_system_gives_one_path_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS and Windows a file is there under other cases and Unicode forms of its name."""
+    (tmp_path / "Cubism").mkdir()
+    (tmp_path / "Cubism" / "Caf\u00e9.jpg").touch()
+
+    def forgiving(path: str) -> bool:
+        wanted = unicodedata.normalize("NFC", str(path)).casefold()
+        return any(unicodedata.normalize("NFC", str(f)).casefold() == wanted for f in tmp_path.rglob("*.*"))
+
+    monkeypatch.setattr(wikiart.os.path, "isfile", forgiving)
+    for style, name in (("Cubism", "Caf\u00e9"), ("cubism", "caf\u00e9"), ("CUBISM", "cafe\u0301")):
+        assert wikiart.find(tmp_path, style, name) == tmp_path / "Cubism" / "Caf\u00e9.jpg"
 
 
 def test_real_paintings(real_art: Path) -> None:
