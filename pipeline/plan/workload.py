@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.common import schema
@@ -12,6 +11,8 @@ from pipeline.common.params import Paths
 from pipeline.releases import apolo, artemis
 from pipeline.releases.artemis import Annotation, Reject
 from pipeline.releases.wikiart import BadImage, find
+from pipeline.utterances.columns import Name
+from pipeline.utterances.doubles import kept_name
 from pipeline.utterances.splits import assign_splits
 from pipeline.utterances.step import UtterancesParams
 
@@ -55,6 +56,10 @@ class _Work:
     """Emotion -> utterances, the eight."""
     rows: list[Annotation] | None = None
     """Kept for the sample's candidates."""
+    splits: set[str] = dataclasses.field(default_factory=set)
+    """Of all its names."""
+    bytes: int = 0
+    """Of its picture."""
 
 
 def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
@@ -69,7 +74,7 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
     """
     start = time.perf_counter()
     index = apolo.load_index(paths.apolo)
-    works: dict[tuple[str, str], _Work] = {}
+    works: dict[Name, _Work] = {}
     rows = rejected = 0
     for row in artemis.read_csv(paths.artemis, params.max_chars):
         rows += 1
@@ -89,9 +94,12 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
         params.rest_repetition,
     )
     csv_seconds = time.perf_counter() - start
-    sizes = dict(_picture_sizes(paths.wikiart, works))
-    found = [work for name, work in works.items() if name in sizes]
-    train = [work for name, work in works.items() if name in sizes and splits[name] == "train"]
+    for name, work in works.items():
+        work.splits = {splits[name]}
+    missing = _look_up(paths.wikiart, works)
+    found = list(works.values())
+    uncounted = set() if index is None else {"rest"}  # by index files, of names that they do not list
+    train = [work for work in found if work.splits - uncounted == {"train"}]
     chosen = [work.rows for work in found if work.rows][:sample]
     return Counts(
         rows=rows,
@@ -99,14 +107,14 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
         csv_bytes=paths.artemis.stat().st_size,
         csv_seconds=csv_seconds,
         artworks=len(found),
-        missing_pictures=len(works) - len(found),
-        picture_bytes=sum(sizes.values()),
+        missing_pictures=missing,
+        picture_bytes=sum(work.bytes for work in found),
         utterances=_total(found),
         pairs=sum(len(work.utterances) for work in found),
         train_artworks=len(train),
         train_pairs=sum(len(work.utterances) for work in train),
         train_utterances=_total(train),
-        per_shard=Counter(schema.shard_of(schema.artwork_key(*name), params.num_shards) for name in sizes),
+        per_shard=Counter(schema.shard_of(schema.artwork_key(*name), params.num_shards) for name in works),
         sample=[row for kept in chosen for row in kept],
     )
 
@@ -125,12 +133,27 @@ def _total(works: list[_Work]) -> int:
     return sum(sum(work.utterances.values()) for work in works)
 
 
-def _picture_sizes(
-    wikiart: Path, names: dict[tuple[str, str], _Work]
-) -> Iterator[tuple[tuple[str, str], int]]:
-    """Yield the bytes of every artwork's file; artworks without one are left out."""
-    for name in names:
+def _look_up(wikiart: Path, works: dict[Name, _Work]) -> int:
+    """Fill in the pictures' bytes, and make one of all names of a file, as the utterances step does.
+
+    Names without a picture are left out; returns how many.
+    """
+    of_file: dict[str, list[Name]] = {}
+    missing = 0
+    for name in list(works):
         try:
-            yield name, find(wikiart, *name).stat().st_size
+            path = find(wikiart, *name)
+            works[name].bytes = path.stat().st_size
+            of_file.setdefault(path.relative_to(wikiart).as_posix(), []).append(name)
         except (BadImage, OSError):
-            continue
+            missing += 1
+            del works[name]
+    for file, names in of_file.items():
+        kept = kept_name(file, names)
+        for name in names:
+            if name != kept:
+                other = works.pop(name)
+                works[kept].splits |= other.splits
+                for emotion, count in other.utterances.items():
+                    works[kept].utterances[emotion] = works[kept].utterances.get(emotion, 0) + count
+    return missing

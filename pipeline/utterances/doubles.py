@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 
 from pipeline.releases import apolo
 from pipeline.releases.artemis import Reject, shown
-from pipeline.utterances.columns import Annotations, Artwork
+from pipeline.utterances.columns import Annotations, Artwork, Name
 
 
 def merge_spellings(rows: Annotations) -> list[dict[str, Any]]:
     """Make one artwork of all names whose picture is the same file; `schema.DOUBLES` of the names given up.
 
-    The name that is the file's own stays, or else the csv's first. `find_pictures` must have run.
+    `find_pictures` must have run.
     """
     of_file: dict[str, list[Artwork]] = {}
     for work in rows.works.values():
@@ -23,16 +23,23 @@ def merge_spellings(rows: Annotations) -> list[dict[str, Any]]:
             of_file.setdefault(work.path, []).append(work)
     doubles = []
     for path, works in of_file.items():
-        own = str(PurePosixPath(path).with_suffix(""))
-        kept = next((work for work in works if f"{work.art_style}/{work.painting}" == own), works[0])
+        name = kept_name(path, [(work.art_style, work.painting) for work in works])
+        kept = rows.works[name]
         for work in works:
             if work is not kept:
                 kept.names |= work.names
                 rows.works[work.art_style, work.painting] = kept
-                named = (f"{name.art_style}/{name.painting}" for name in (work, kept))
+                named = (f"{one.art_style}/{one.painting}" for one in (work, kept))
                 detail = f"{' and '.join(map(ascii, named))} mean one file, {path}"  # they may look the same
                 doubles.append(_double(kept, work, "spelling", detail))
     return doubles
+
+
+def kept_name(path: str, names: Sequence[Name]) -> Name:
+    """Which name of a file its artwork keeps: the file's own, or else the csv's first."""
+    style, _, file = path.rpartition("/")
+    own = (style, PurePosixPath(file).stem)
+    return own if own in names else names[0]
 
 
 def said_twice(table: pa.Table, works: Sequence[Artwork], source: str) -> dict[int, Reject]:

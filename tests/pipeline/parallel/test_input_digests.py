@@ -152,6 +152,14 @@ def test_a_picture_of_another_size_is_another_digest_where_pictures_are_read(tmp
     assert input_digests(WORKS, nothing, ("key",), tmp_path, shards={7}) == {7: after[1][7]}
 
 
+def test_a_picture_of_another_hash_is_another_digest_and_so_is_one_without(tmp_path: Path) -> None:
+    digests = []
+    for hashes in (["1", "1", "1", "1"], ["2", "1", "1", "1"], [None, "1", "1", "1"]):
+        works = WORKS.append_column("sha256", pa.array(hashes, pa.string()))
+        digests.append(input_digests(works, utterances_file([], 1), ("key", "sha256"), tmp_path))
+    assert len({digest[0] for digest in digests}) == 3 and len({digest[7] for digest in digests}) == 1
+
+
 def test_lineage_counts_where_it_is_asked_for_and_damaged_files_have_a_digest_too(tmp_path: Path) -> None:
     paths = Paths(data=tmp_path)
     file = paths.step("similarity") / f"{shard_stem(0)}.parquet"

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,11 @@ class World:
     def paths(self) -> Paths:
         return Settings.load(self.file).paths
 
+    def look_again(self) -> None:
+        """Run the utterances step."""
+        settings = Settings.load(self.file)
+        build_utterances(settings.paths, settings.utterances)
+
     def resume(self) -> dict[str, int]:
         """Run the steps after utterances; step -> shards that were made."""
         s, one = Settings.load(self.file), ParallelParams()
@@ -267,15 +273,34 @@ def test_files_that_are_gone_or_cut_short_are_not_done_nor_what_is_made_of_them(
 
 
 def test_a_changed_picture_undoes_its_shard_alone_and_the_run_does_what_the_plan_says(own: World) -> None:
+    own.look_again()  # at the damaged picture, which is now left out by the utterances step
+    own.resume()
     works = pq.read_table(own.paths.step("utterances") / "artworks.parquet").to_pylist()
     picture = own.paths.wikiart / works[-1]["path"]
     picture.write_bytes(picture.read_bytes() + b"x")  # after its end, where no decoder looks
     found = own.done()
     assert found == ALL | {"regions": 2, "similarity": 2, "masks": 2, "features": 2, "shards": 0}
+    own.look_again()
+    assert own.done() == found
     assert own.resume() == {
         **{step: PARTS - found[step] for step in ("regions", "similarity", "features")},
         "masks": 0,  # the picture is the same to look at, and so are its boxes and cosines
     }
+    assert own.done() == ALL
+
+
+def test_a_picture_of_the_same_size_undoes_its_shard_once_the_utterances_step_saw_it(own: World) -> None:
+    own.look_again()
+    own.resume()
+    works = pq.read_table(own.paths.step("utterances") / "artworks.parquet").to_pylist()
+    picture = own.paths.wikiart / works[-1]["path"]
+    data = bytearray(picture.read_bytes())
+    place = data.index(b"JFIF") + 8  # the density of its dots: nothing to see
+    data[place] ^= 1
+    picture.write_bytes(data)
+    own.look_again()
+    assert own.done() == ALL | {"regions": 2, "similarity": 2, "masks": 2, "features": 2, "shards": 0}
+    own.resume()
     assert own.done() == ALL
 
 
@@ -363,6 +388,19 @@ def test_artworks_without_a_picture_are_counted_apart(tmp_path: Path, tiny_galle
     assert found.rows == len(lines) - 1 + 2
     assert len(by_artwork(found.sample)) == 3
     assert sum(found.per_shard.values()) == 12
+
+
+def test_spellings_of_one_file_are_one_artwork_as_in_the_step(tmp_path: Path, tiny_gallery: Path) -> None:
+    lines = next(tiny_gallery.rglob("*.csv")).read_text(encoding="utf-8").splitlines()
+    style, painting, _ = lines[1].split(",", 2)
+    (tmp_path / "a.csv").write_text("\n".join([*lines, f"{style.upper()},{painting},awe,so odd,5"]) + "\n")
+    paths = Paths(artemis=tmp_path / "a.csv", wikiart=tiny_gallery / "wikiart", apolo=tmp_path, data=tmp_path)
+    found = workload.count(paths, UtterancesParams())
+    made = build_utterances(paths, UtterancesParams())
+    assert (found.artworks, found.missing_pictures) == (12, 0) == (made["artworks_kept"], 0)
+    assert found.train_artworks == made["artwork_splits"]["train"]
+    shards = pq.read_table(paths.step("utterances") / "artworks.parquet")["shard"].to_pylist()
+    assert found.per_shard == Counter(shards)
 
 
 def test_a_sample_run_leaves_what_the_steps_would(params_file: Path, tmp_path: Path) -> None:

@@ -91,6 +91,12 @@ def test_a_file_that_comes_or_changes_redoes_its_shard(world: Paths) -> None:
     assert (counts["done"], counts["kept"]) == (1, 2)
     save(world, NAMES[1], GRID[:1])
     assert len(build(world)[1][NAMES[1]]["boxes"]) == 1
+    assert build(world)[0]["done"] == 0
+    moved = GRID[1:] / 2  # as many boxes, so as many bytes
+    save(world, NAMES[1], moved)
+    counts, rows = build(world)
+    assert counts["done"] == 1
+    np.testing.assert_allclose(rows[NAMES[1]]["boxes"][0], moved[0] * [80, 40, 80, 40])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])

@@ -165,3 +165,15 @@ def test_items_by_the_csv_alone_are_those_by_the_tables(real_art: Path) -> None:
     for item in (*wanted, *found):
         object.__setattr__(item, "key", "")
     assert found == wanted
+
+
+def test_ids_under_several_spellings_of_a_painting_are_one_item(tmp_path: Path) -> None:
+    folder = release(tmp_path, [record("caf\u00e9", (0, 1))], ("caf\u00e9_awe",))
+    lines = [
+        "art_style,painting,emotion,utterance,repetition",
+        "S,caf\u00e9,awe,one,2",
+        "S,cafe\u0301,awe,two,2",
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    items, rejects = apolo.load_items_of_csv(folder, tmp_path / "a.csv")
+    assert not rejects and items[0].utterances == ("one", "two")

@@ -67,6 +67,12 @@ def test_line_endings(tmp_path: Path, ending: str) -> None:
         ("Realism,x,awe,hm,many", "bad-repetition"),
         ("Realism,x,awe,hm,", "bad-repetition"),
         ("Realism,x,awe,hm,-1", "bad-repetition"),
+        ("Realism,x,awe,hm,7.5", "bad-repetition"),
+        ("Realism,x,awe,hm,.0", "bad-repetition"),
+        ("Realism,x,awe,hm,nan", "bad-repetition"),
+        ("Realism,x,awe,\u200b,5", "empty-utterance"),
+        ("Realism,x,awe,\u2060 \u00ad\u200e,5", "empty-utterance"),
+        ("Realism,x,awe,\ufe0f\u3164\u2800,5", "empty-utterance"),
         ("Realism,x,awe,hm,99999999999999", "bad-repetition"),
         ("Realism,x,awe,hm", "wrong-field-count"),
         ("Realism,x,awe,hm,5,6", "wrong-field-count"),
@@ -77,6 +83,21 @@ def test_a_bad_row_is_rejected_and_its_neighbours_are_kept(tmp_path: Path, line:
     rows = read(tmp_path, HEADER + GOOD + line + "\n" + GOOD.replace("castle", "tower"))
     assert reasons(rows) == ["", reason, ""]
     assert [row.artemis_id if isinstance(row, Annotation) else row.row for row in rows] == [0, 1, 2]
+
+
+def test_counts_that_went_through_pandas(tmp_path: Path) -> None:
+    """One row without a count makes floats of all the others."""
+    table = pd.read_csv(io.StringIO(HEADER + GOOD + GOOD.replace("castle,5", "tower,")))
+    table.to_csv(tmp_path / "pandas.csv", index=False)
+    rows = list(artemis.read_csv(tmp_path / "pandas.csv", 2000))
+    assert isinstance(rows[0], Annotation) and rows[0].repetition == 5
+    assert isinstance(rows[1], Reject) and rows[1].reason == "bad-repetition"
+
+
+@pytest.mark.parametrize("text", ["!", "\u05d0", "\u4e00", "\U0001f3a8", "\u200bx", "\u0301"])
+def test_what_can_be_seen_is_an_utterance(tmp_path: Path, text: str) -> None:
+    (row,) = read(tmp_path, HEADER + f"Realism,x,awe,{text},5\n")
+    assert isinstance(row, Annotation) and row.utterance == text
 
 
 def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
