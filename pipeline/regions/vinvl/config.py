@@ -1,8 +1,9 @@
 """Sizes and test-time settings of the VinVL detector, true size by default.
 
 The defaults are `sgg_configs/vgattr/vinvl_x152c4.yaml` of microsoft/scene_graph_benchmark with the
-overrides of its README for feature extraction. The gallery's small detector is the same class with
-other numbers, kept in a JSON file beside its weights.
+overrides of its README for feature extraction, but for one: boxes are refined (`ignore_box_regression`), as
+in the step `regions`. The gallery's small detector is the same class with other numbers, kept in a JSON file
+beside its weights.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ class VinvlConfig:
     """Fewest detections per image, as far as there are proposals."""
     max_detections: int = 100
     """Most detections per image."""
-    ignore_box_regression: bool = True
-    """Regions are the raw proposals, as in VinVL's feature extraction; False refines them per class."""
+    ignore_box_regression: bool = False
+    """False: regions are refined per class by the box head, the original's own default. True: they are the
+    raw proposals, which its README chooses where features are extracted."""
     attribute_threshold: float = 0.05
     """Attributes at or below this probability are left out."""
     attributes_per_box: int = 16
