@@ -35,7 +35,7 @@ MODEL_FLOORS = (
 """Rooms from the ground up: a room imports from the floors below it, never from its own or a higher one."""
 SHARDS_ONLY = ("common", "reader")
 MODEL_SEES = {
-    "emosem": SHARDS_ONLY,
+    "emosem": (*SHARDS_ONLY, "backbones"),
     "data": SHARDS_ONLY,
     "train": SHARDS_ONLY,
     "alignment": SHARDS_ONLY,

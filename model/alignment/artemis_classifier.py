@@ -136,9 +136,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise UserError(f"{path} is a TorchScript program, not ArtEmis's best_model.pt")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sources that changed: stand-ins have none
-            found = torch.load(  # our unpickler finds listed names only
-                path, map_location="cpu", pickle_module=_pickle_module(), weights_only=False
-            )
+            with path.open("rb") as file:  # of a path torch would believe the ending
+                found = torch.load(  # our unpickler finds listed names only
+                    file, map_location="cpu", pickle_module=_pickle_module(), weights_only=False
+                )
     except _UNREADABLE as error:
         raise UserError(f"{path} cannot be read as ArtEmis's best_model.pt: {_said(error)}") from None
     if isinstance(found, Mapping):

@@ -25,11 +25,11 @@ from model.data.loader import load_batches
 from model.data.resident_features import ResidentFeatures
 from model.data.samples import Samples
 from model.emosem.network import EmoSEM
-from model.emosem.pretrained import load_tokenizer
 from model.train.objective import new_objective
 from model.train.params import TrainParams
 from model.train.schedule import Epochs, new_optimisation
 from model.train.train import initial_model, new_accelerator, new_samples
+from pipeline.backbones.language_model import load_tokenizer
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.machine import device_name
 from pipeline.common.params import Paths, load_params

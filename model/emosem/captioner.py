@@ -64,9 +64,13 @@ class Captioner(nn.Module):
     """GPT-2 that continues a prefix while it looks at an image."""
 
     def __init__(self, gpt2_config: dict[str, Any], cross_attention: bool = True) -> None:
-        """Keywords of transformers' `GPT2Config`; without `cross_attention` it sees no image."""
+        """Keywords of transformers' `GPT2Config`; without `cross_attention` it sees no image.
+
+        Others are left out: transformers would set them, and some of its settings name code to be fetched.
+        """
         super().__init__()
-        config = GPT2Config(**gpt2_config, add_cross_attention=cross_attention)
+        known = {name: value for name, value in gpt2_config.items() if name in GPT2Config().to_dict()}
+        config = GPT2Config(**known | {"add_cross_attention": cross_attention})
         config._attn_implementation = "sdpa"
         self.cross_attention = cross_attention
         self.gpt2 = GPT2LMHeadModel(config)

@@ -9,6 +9,9 @@ from huggingface_hub import snapshot_download
 
 from pipeline.common.errors import UserError
 
+READ = ["*.json", "*.safetensors", "*.txt", "README.md"]
+"""What is fetched of a repository: what is read, and never code or pickles that lie beside it."""
+
 
 def is_on_hub(folder: str | Path) -> bool:
     """Whether it can only be meant as a model on the hub: neither it nor the folder it were in is here."""
@@ -23,7 +26,7 @@ def download(name: str, keywords: Mapping[str, Any]) -> Path:
     `keywords` are those of `huggingface_hub.snapshot_download`.
     """
     try:
-        return Path(snapshot_download(name, **keywords))
+        return Path(snapshot_download(name, **{"allow_patterns": READ} | dict(keywords)))
     except Exception as error:  # an absent network, model or permission shows in many ways
         raise UserError(
             f"{name} is no folder here (`python cli.py train` makes runs/single, for instance), and no model "

@@ -1,34 +1,19 @@
 """Pretrained parts into the network: SAM's decoder and prompt encoder, GPT-2, its tokenizer."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
-from transformers import logging as transformers_logging
 
 from model.emosem.config import EmoSEMConfig
 from model.emosem.network import EmoSEM, build_emosem
+from pipeline.backbones.language_model import language_model_files, load_tokenizer, read_gpt2
+from pipeline.backbones.sam_weights import decoder_heads, read_sam
+from pipeline.backbones.tensors import sizes_beside, weight_files
 from pipeline.common.emotions import EMOTIONS, prompt
 from pipeline.common.errors import UserError
-
-OFFICIAL_HEADS = 8
-"""Attention heads of the mixer in every official SAM; the one size that no weight's shape tells."""
-LANGUAGE_MODEL_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-"""What transformers may read of a GPT-2's folder besides its weights."""
 
 
 @dataclass(frozen=True)
@@ -46,35 +31,31 @@ class SamDecoder:
 
 
 def load_sam_decoder(checkpoint: Path) -> SamDecoder:
-    """Decoder weights and sizes from a whole SAM checkpoint; the image encoder is never built.
+    """Decoder weights and sizes from a whole SAM checkpoint; the image encoder's numbers are not read.
 
     Args:
-        checkpoint: an official ``sam_vit_*.pth``, or a .safetensors with the same names; the number of
-            attention heads comes from ``decoder_num_heads`` in a json of the same stem, if there is one.
+        checkpoint: any that `sam_weights.read_sam` takes; heads as in `sam_weights.decoder_heads`.
 
     Raises:
         UserError: the file cannot be read, or is no SAM (the missing weight is named).
     """
+    layers = "mask_decoder.transformer.layers."
+    state, shapes = read_sam(checkpoint, only=tuple(_OWN_NAMES))
     try:
-        state, shapes = _read_sam(checkpoint)
-        side = checkpoint.with_suffix(".json")
-        sizes = json.loads(side.read_text(encoding="utf-8")) if side.is_file() else {}
-        layers = "mask_decoder.transformer.layers."
-        depth = len({name.split(".")[3] for name in shapes if name.startswith(layers)})
         grid = shapes["image_encoder.pos_embed"][1]
         return SamDecoder(
-            state=state,
+            state=_own_names(state),
             dim=shapes["mask_decoder.iou_token.weight"][1],
             grid=grid,
             image_size=grid * shapes["image_encoder.patch_embed.proj.weight"][2],
-            depth=depth,
-            num_heads=int(sizes.get("decoder_num_heads", OFFICIAL_HEADS)),
+            depth=len({name.split(".")[3] for name in shapes if name.startswith(layers)}),
+            num_heads=decoder_heads(checkpoint),
             mlp_dim=shapes[f"{layers}0.mlp.lin1.weight"][0],
         )
     except KeyError as error:
         raise UserError(f"{checkpoint} is no SAM checkpoint: it has no weight {error}") from None
-    except Exception as error:  # unpicklers and archive readers answer a damaged file with almost anything
-        raise UserError(f"SAM checkpoint {checkpoint} cannot be read: {error}") from None
+    except IndexError:
+        raise UserError(f"{checkpoint} is no SAM checkpoint: its weights have other shapes") from None
 
 
 _OWN_NAMES = {
@@ -85,25 +66,14 @@ _OWN_NAMES = {
 """SAM's prefixes that EmoSEM uses, and what they are called in `MaskDecoder`."""
 
 
-def _read_sam(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
-    """The used weights under our names, and every weight's shape under SAM's."""
-    used: dict[str, Tensor] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, tensor in _tensors(checkpoint):
-        shapes[name] = tuple(tensor.shape)
-        for theirs, ours in _OWN_NAMES.items():
-            if name.startswith(theirs) and ".iou_prediction_head." not in name:
-                used[ours + name.removeprefix(theirs)] = tensor.float()
-    return used, shapes
-
-
-def _tensors(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
-    if checkpoint.suffix == ".safetensors":
-        with safe_open(checkpoint, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (not a dict)
-                yield name, file.get_tensor(name)
-        return
-    yield from torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).items()
+def _own_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """float32 weights as `MaskDecoder` names them."""
+    return {
+        ours + name.removeprefix(theirs): tensor.float()
+        for name, tensor in state.items()
+        for theirs, ours in _OWN_NAMES.items()
+        if name.startswith(theirs) and ".iou_prediction_head." not in name
+    }
 
 
 def build_pretrained(
@@ -126,7 +96,10 @@ def build_pretrained(
     Raises `UserError` for parts that are missing, damaged or do not fit together.
     """
     sam = load_sam_decoder(sam_checkpoint)
+    keywords, gpt2 = read_gpt2(language_model)
     tokenizer = load_tokenizer(language_model)
+    if len(tokenizer) > (words := len(gpt2["transformer.wte.weight"])):
+        raise UserError(f"the tokenizer in {language_model} has {len(tokenizer)} words, its GPT-2 {words}")
     try:
         config = EmoSEMConfig(
             dim=sam.dim,
@@ -135,13 +108,12 @@ def build_pretrained(
             mixer_depth=sam.depth,
             mixer_heads=sam.num_heads,
             mixer_mlp_dim=sam.mlp_dim,
-            language_model=_gpt2_keywords(language_model)
-            | ({"tie_word_embeddings": False} if untie_words else {}),
+            language_model=keywords | ({"tie_word_embeddings": False} if untie_words else {}),
             prompts=tuple(tuple(tokenizer.encode(prompt(e), add_special_tokens=False)) for e in EMOTIONS),
             **choices,
         )
         model = build_emosem(config)
-        initialise(model, sam.state, language_model)
+        initialise(model, sam.state, gpt2)
     except (ValueError, RuntimeError) as error:  # of pydantic, and of load_state_dict
         raise UserError(f"{sam_checkpoint} and {language_model} do not make an EmoSEM: {error}") from None
     model.tokenizer = tokenizer
@@ -150,36 +122,14 @@ def build_pretrained(
 
 def pretrained_files(sam_checkpoint: Path, language_model: Path) -> list[Path]:
     """The files that `build_pretrained` reads. Raises `UserError` when there are no weights."""
-    weights = language_model / "model.safetensors"
-    if not weights.is_file():
-        raise UserError(f"{weights} does not exist; a GPT-2 in another format is not read")
-    others = [sam_checkpoint.with_suffix(".json"), *(language_model / name for name in LANGUAGE_MODEL_FILES)]
-    return [sam_checkpoint, weights, *(file for file in others if file.is_file())]
+    sam = weight_files(sam_checkpoint)
+    beside = {sizes_beside(sam_checkpoint), sam[0].with_name("config.json")}
+    sizes = sorted(file for file in beside if file.is_file())
+    return [*sam, *sizes, *language_model_files(language_model)]
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Tokenizer of a local language model. Raises `UserError`."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"language model folder {folder} has no tokenizer: {error}") from None
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer in {folder} has no end-of-text token")
-    return tokenizer
-
-
-def _gpt2_keywords(folder: Path) -> dict[str, Any]:
-    """`GPT2Config` keywords of a local GPT-2, without what only says how its file was written."""
-    try:
-        config = GPT2Config.from_pretrained(folder, local_files_only=True).to_diff_dict()
-    except (OSError, ValueError) as error:
-        raise UserError(f"language model folder {folder} has no config.json of a GPT-2: {error}") from None
-    left_out = ("transformers_version", "architectures", "dtype", "add_cross_attention", "model_type")
-    return {name: value for name, value in sorted(config.items()) if name not in left_out}
-
-
-def initialise(model: EmoSEM, sam_state: dict[str, Tensor], language_model: Path) -> None:
-    """Load SAM's decoder and a local GPT-2 into a network; other weights stay as they are.
+def initialise(model: EmoSEM, sam_state: dict[str, Tensor], gpt2_state: dict[str, Tensor]) -> None:
+    """Load SAM's decoder and a GPT-2 (see `read_gpt2`) into a network; other weights stay as they are.
 
     Multi-Masks starts its eight mask tokens and hypernetworks from SAM's first ones, see `_eightfold`.
     Raises `RuntimeError` or `ValueError` when shapes do not fit.
@@ -187,17 +137,10 @@ def initialise(model: EmoSEM, sam_state: dict[str, Tensor], language_model: Path
     if model.config.paradigm == "multi":
         sam_state = _eightfold(sam_state)
     model.mask_decoder.load_state_dict(sam_state, strict=True)
-    transformers_logging.disable_progress_bar()
-    try:
-        pretrained = GPT2LMHeadModel.from_pretrained(
-            language_model, dtype=torch.float32, local_files_only=True
-        )
-    except OSError as error:
-        raise ValueError(str(error)) from None
-    missing, extra = model.captioner.gpt2.load_state_dict(pretrained.state_dict(), strict=False)
+    missing, extra = model.captioner.gpt2.load_state_dict(gpt2_state, strict=False)
     new = [name for name in missing if "crossattention." not in name and "ln_cross_attn." not in name]
     if new or extra:
-        raise ValueError(f"{language_model} lacks weights {new} and has unknown ones {extra}")
+        raise ValueError(f"the GPT-2 lacks weights {new} and has unknown ones {extra}")
 
 
 def _eightfold(sam_state: dict[str, Tensor]) -> dict[str, Tensor]:

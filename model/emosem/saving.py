@@ -10,13 +10,14 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from model.emosem.captioner import Captioner
 from model.emosem.config import DAMAGED, EmoSEMConfig, read_config
 from model.emosem.hub import download, is_on_hub
 from model.emosem.model_card import CardScores, model_card
 from model.emosem.provenance import Provenance
+from pipeline.backbones.language_model import load_tokenizer, refuse_code
 from pipeline.common.errors import UserError
 from pipeline.common.files import replace_files, write_bytes, write_json
 from pipeline.common.fingerprint import as_json
@@ -83,6 +84,7 @@ class SavedModel(nn.Module, ModelHubMixin):
             UserError: nothing there, no model, or not the bytes that were saved.
         """
         path = download(str(folder), hub) if is_on_hub(folder) else Path(folder)
+        refuse_code(path)
         config, provenance = read_config(path)
         weights, tokenizer = path / "model.safetensors", path / "tokenizer.json"
         check_sum(weights, DAMAGED)
@@ -98,7 +100,7 @@ class SavedModel(nn.Module, ModelHubMixin):
         if tokenizer.is_file():
             for file in path.glob("tokenizer*.json"):
                 check_sum(file, DAMAGED)
-            model.tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            model.tokenizer = load_tokenizer(path)
         model.provenance = provenance
         return model.to(device).eval()
 

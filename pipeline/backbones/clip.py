@@ -30,6 +30,7 @@ from pipeline.backbones import clip_weights, crops
 from pipeline.backbones.crops import Fit, resize
 from pipeline.backbones.params import ClipPrecision
 from pipeline.backbones.sam import load_strictly
+from pipeline.backbones.tensors import sizes_beside, weight_files
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.errors import UserError
 
@@ -233,19 +234,20 @@ def load_clip(name: str, checkpoint: Path, device: str, *, precision: ClipPrecis
     Raises:
         UserError: unknown name, missing file, wrong hash, or weights of another architecture.
     """
+    described = None if name == "tiny" else named_config(name)
     sha256 = verify_weights(checkpoint)
     weights = clip_weights.read_weights(checkpoint, sha256)
     tokenizer: Callable[..., torch.Tensor]
-    if name == "tiny":
-        merges = checkpoint.with_name(BPE)
-        verify_weights(checkpoint.with_suffix(".json"))
+    if described is None:
+        merges = weight_files(checkpoint)[0].with_name(BPE)
+        verify_weights(sizes_beside(checkpoint))
         verify_weights(merges)
-        config = read_config(checkpoint.with_suffix(".json"))
+        config = read_config(sizes_beside(checkpoint))
         clip_weights.check_activation(weights, config, name, checkpoint)
         model = build_clip(config)
         tokenizer = SimpleTokenizer(bpe_path=str(merges))
     else:
-        clip_weights.check_activation(weights, _named_config(name), name, checkpoint)
+        clip_weights.check_activation(weights, described, name, checkpoint)
         logging.disable(logging.WARNING)  # it would say that the weights stay random; they come next
         try:
             model = open_clip.create_model(name, load_weights=False, pretrained_text=False)
@@ -264,13 +266,14 @@ def load_clip(name: str, checkpoint: Path, device: str, *, precision: ClipPrecis
     )
 
 
-def _named_config(name: str) -> dict[str, Any]:
-    config: dict[str, Any] | None = open_clip.get_model_config(name)
+def named_config(name: str) -> dict[str, Any]:
+    """open_clip's own config of a model. Raises `UserError` for unknown names and those that need the hub."""
+    known = name in open_clip.list_models()  # of "hf-hub:..." the hub would be asked
+    config: dict[str, Any] | None = open_clip.get_model_config(name) if known else None
     if config is None:
         raise UserError(f"backbones.clip.name: open_clip has no model {name!r}; try ViT-B-16")
     text = config["text_cfg"]
-    elsewhere = text.get("hf_model_name") or text.get("hf_tokenizer_name")
-    if elsewhere:
+    if elsewhere := text.get("hf_model_name") or text.get("hf_tokenizer_name"):
         raise UserError(
             f"backbones.clip.name: {name} takes its tokenizer from the hub ({elsewhere}), and nothing is "
             "downloaded here; use a model with CLIP's own tokenizer, such as ViT-B-16 or ViT-L-14"
@@ -282,9 +285,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """``clip.json``: an open_clip model config. Raises `UserError` when it is no such file."""
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    if not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
+    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
         raise UserError(f"{path} is no open_clip model config: embed_dim, vision_cfg and text_cfg are needed")
     return config
 

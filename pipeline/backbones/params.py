@@ -21,7 +21,7 @@ class SamParams:
     arch: Literal["tiny", "vit_b", "vit_l", "vit_h"] = "tiny"
     """Official architecture, or the built-in small one, whose sizes stand in a json beside its weights."""
     checkpoint: Path = Path("weights/tiny/sam.safetensors")
-    """Official ``sam_vit_*.pth``, or ``sam.safetensors`` of the small one."""
+    """Official ``sam_vit_*.pth``, ``sam.safetensors`` of the small one, or transformers' folder of it."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -31,8 +31,8 @@ class ClipParams:
     name: str = "tiny"
     """An open_clip model name (the paper's: ViT-B-16; OpenAI's own weights: ViT-B-16-quickgelu), or tiny."""
     checkpoint: Path = Path("weights/tiny/clip.safetensors")
-    """A local file: OpenAI's own .pt (TorchScript), or open_clip's .bin, .pt or .safetensors. Nothing is ever
-    downloaded."""
+    """OpenAI's own .pt (TorchScript), open_clip's .bin, .pt or .safetensors, or transformers' folder of a
+    CLIPModel. Nothing is ever downloaded."""
     precision: ClipPrecision = "float32"
     """Arithmetic of CLIP's transformers. fp16 (OpenAI's own on a GPU) and bf16 are for GPUs; they move the
     gallery's cosines by at most 0.001 and 0.007."""
@@ -65,7 +65,7 @@ class BackbonesParams:
     vinvl: VinvlParams = VinvlParams()
     faster_rcnn: FasterRcnnParams = FasterRcnnParams()
     language_model: Path = Path("weights/tiny/gpt2")
-    """Folder of a GPT-2 as transformers saves it: config.json, model.safetensors, tokenizer files."""
+    """Folder of a GPT-2 as transformers saves it: config.json, weights, tokenizer files."""
     device: str = "auto"
     """auto (the GPU where there is one), cpu, cuda, cuda:1. Never part of a fingerprint."""
 

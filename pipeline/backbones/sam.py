@@ -23,6 +23,8 @@ from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import nn
 from torch.nn import functional as F
 
+from pipeline.backbones.sam_weights import read_sam
+from pipeline.backbones.tensors import misfits, shapes_of, sizes_beside
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.errors import UserError
 from pipeline.common.geometry import frame_size
@@ -92,65 +94,41 @@ def read_config(path: Path) -> SamConfig:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         values["global_attn_indexes"] = tuple(values["global_attn_indexes"])
         return SamConfig(**values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} does not describe a SAM: {error!r}") from None
+
+
+def random_sam(arch: str, checkpoint: Path) -> Sam:
+    """A SAM of the size that `arch` names, or for ``tiny`` the json of the checkpoint's stem; not loaded."""
+    if arch == "tiny":
+        return build_sam(read_config(sizes_beside(checkpoint)))
+    sam: Sam = sam_model_registry[arch](checkpoint=None)
+    return sam
 
 
 def load_sam_model(arch: str, checkpoint: Path) -> Sam:
     """The whole SAM (image encoder, prompt encoder, mask decoder) on the CPU, float32, in eval mode.
 
     Args:
-        arch: ``vit_b``, ``vit_l``, ``vit_h`` for an official .pth, or ``tiny`` for ``sam.safetensors`` with
-            ``sam.json`` beside it.
-        checkpoint: the file. Its hash is checked where a `sha256.json` lists it.
+        arch: ``vit_b``, ``vit_l``, ``vit_h`` for the official sizes, or ``tiny`` for those of a json of the
+            checkpoint's stem beside it.
+        checkpoint: see `sam_weights.read_sam`. Its hash is checked where a `sha256.json` lists it.
 
     Raises:
         UserError: missing file, wrong hash, or weights of another architecture (differing keys are named).
     """
     verify_weights(checkpoint)
     if arch == "tiny":
-        config = checkpoint.with_suffix(".json")
-        verify_weights(config)
-        sam = build_sam(read_config(config))
-    else:
-        sam = sam_model_registry[arch](checkpoint=None)
-    load_strictly(sam, read_state_dict(checkpoint), f"SAM {arch}", checkpoint)
+        verify_weights(sizes_beside(checkpoint))
+    weights, _ = read_sam(checkpoint)
+    sam = random_sam(arch, checkpoint)
+    load_strictly(sam, weights, f"SAM {arch}", checkpoint)
     return sam.eval()
-
-
-def read_state_dict(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a .safetensors, or of a .pth/.pt/.bin by torch's weights-only unpickler, on the CPU."""
-    try:
-        if checkpoint.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(checkpoint)
-        state: Any = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpicklers and archive readers answer a damaged file with almost anything
-        raise UserError(f"weights {checkpoint} cannot be read: {error}") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"weights {checkpoint} hold no state dict (a mapping of names to tensors)")
-    return state
 
 
 def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], what: str, checkpoint: Path) -> None:
     """Load every weight, cast to the model's dtype; `UserError` names what is missing, extra or misshapen."""
-    own = model.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    extra = sorted(state.keys() - own.keys())
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
-    ]
-    if missing or extra or shapes:
-        listed = "\n".join(
-            f"  {title}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-            for title, names in (("missing", missing), ("not expected", extra), ("misshapen", shapes))
-            if names
-        )
+    if listed := misfits(shapes_of(model.state_dict()), shapes_of(state)):
         raise UserError(f"{checkpoint} is not a checkpoint of {what}:\n{listed}")
     model.load_state_dict(state, strict=True)
 

@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.backbones.tensors import weight_files
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint, sha256_file
 
 HASHES = "sha256.json"
 """File beside weights that lists, by relative path, the SHA-256 each must have."""
+READ_BESIDE = (".json", ".txt", ".gz")
+"""Endings of what is read of a folder besides its weights: configs, and vocabularies of tokenizers."""
 
 
 def verify_weights(path: Path) -> str:
@@ -19,23 +22,29 @@ def verify_weights(path: Path) -> str:
     compare with, and the hash alone is returned (official weights lie wherever their user put them).
 
     Args:
-        path: a file, or a folder whose listed files are all checked.
+        path: a file; an index of several, or a folder, whose listed files are all checked.
 
     Returns:
-        Hex SHA-256 of the file; for a folder, of its listed names and hashes.
+        Hex SHA-256 of the file; for several, of their names and hashes. Of a folder without a list count the
+        weights that are read and the small files beside them, not other formats of the same and no README.
 
     Raises:
         UserError: missing, listed with another hash, or absent from an existing list.
     """
     if not path.exists():
         raise UserError(f"weights {path} do not exist; check the `backbones` section of the params")
+    if not path.is_dir() and not path.is_file():
+        raise UserError(f"weights {path} is a pipe or a device; check the `backbones` section of the params")
     folder = path if path.is_dir() else path.parent
     for root in (folder, folder.parent):
         if (root / HASHES).is_file():
             return _verify_listed(path, root)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        beside = (file for file in path.iterdir() if file.suffix in READ_BESIDE and file.is_file())
+        files = sorted({*weight_files(path), *beside})
         return fingerprint({file.relative_to(path).as_posix(): _digest(file) for file in files})
+    if len(files := weight_files(path)) > 1:
+        return fingerprint({file.name: _digest(file) for file in files})
     return _digest(path)
 
 

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 """Folder of the packages."""
 PACKAGES = ("pipeline", "model")
 NEUTRAL = (
+    "pipeline.backbones.tensors",  # tensors as they are stored, or none; their names are matched after
+    "pipeline.backbones.weights_file",
     "pipeline.common.code",  # digests of code and params: they move every fingerprint by themselves
     "pipeline.common.errors",
     "pipeline.common.files",  # how a file gets its name, never what is in it

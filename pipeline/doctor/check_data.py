@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.backbones.weights_file import sniff
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.doctor.finding import Check, Context, Finding, NotChecked, Status
-from pipeline.doctor.weights_file import sniff
 from pipeline.releases import apolo, apolo_arrays, artemis, wikiart
 from pipeline.releases.artemis import Annotation, Reject
 from pipeline.releases.wikiart import BadImage

@@ -2,16 +2,28 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.backbones.clip_of_transformers import described, is_of_transformers, open_clip_names
+from pipeline.backbones.language_model import load_tokenizer, read_gpt2
+from pipeline.backbones.sam_weights import official_names
+from pipeline.backbones.tensors import (
+    check_finite,
+    misfits,
+    read_tensors,
+    shapes_of,
+    sizes_beside,
+    weight_files,
+)
 from pipeline.backbones.weight_hashes import HASHES, verify_weights
+from pipeline.backbones.weights_file import LOADABLE, WAY_OUT
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.machine import shown_bytes
 from pipeline.doctor.finding import Check, Context, Finding, NotChecked
-from pipeline.doctor.weights_file import LOADABLE, WAY_OUT, WeightsFile, look_at
+from pipeline.doctor.weights_file import WeightsFile, look_at
 
 SAM_FILES = {
     "sam_vit_b_01ec64.pth": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
@@ -24,7 +36,8 @@ SAM_SIZES = {"vit_b": (768, 12), "vit_l": (1024, 24), "vit_h": (1280, 32)}
 WHERE = {
     "sam": "SAM by Meta AI: sam_vit_b_01ec64.pth (375 MB), sam_vit_l_0b3195.pth (1.2 GB) or "
     "sam_vit_h_4b8939.pth (2.6 GB), under Model Checkpoints in the README of "
-    "github.com/facebookresearch/segment-anything",
+    "github.com/facebookresearch/segment-anything; or facebook/sam-vit-base and its like on the Hugging Face "
+    "hub",
     "clip": "CLIP by OpenAI: github.com/openai/CLIP (clip/clip.py lists ViT-B-16.pt and the others), or on "
     "the Hugging Face hub timm/vit_base_patch16_clip_224.openai (open_clip_model.safetensors) and its like",
     "vinvl": "VinVL by Microsoft: vinvl_vg_x152c4.pth and VG-SGG-dicts-vgoi6-clipped.json, in the model zoo "
@@ -34,7 +47,8 @@ WHERE = {
     "faster_rcnn": "torchvision's COCO weights, named in its documentation: "
     "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth, fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
     "language_model": "DistilGPT-2: distilbert/distilgpt2 on the Hugging Face hub; the folder needs "
-    "config.json, model.safetensors and tokenizer.json (or vocab.json and merges.txt)",
+    "config.json, its weights (model.safetensors or pytorch_model.bin, whole or in shards) and "
+    "tokenizer.json (or vocab.json and merges.txt)",
     "score.clip": "CLIP ViT-B/32 by OpenAI, for CLIPScore: github.com/openai/CLIP (ViT-B-32.pt), or "
     "timm/vit_base_patch32_clip_224.openai on the Hugging Face hub",
 }
@@ -45,13 +59,19 @@ _HUB_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 
 def _sam(context: Context) -> Iterator[Finding]:
     params = context.section("backbones").sam
-    yield from _file("sam", "backbones.sam.checkpoint", params.checkpoint, lambda f: sam_problem(f, params))
+    yield from _file(
+        "sam", "backbones.sam.checkpoint", params.checkpoint, lambda f: sam_problem(f, params), official_names
+    )
 
 
 def _clip(context: Context) -> Iterator[Finding]:
     params = context.section("backbones").clip
     yield from _file(
-        "clip", "backbones.clip.checkpoint", params.checkpoint, lambda f: clip_problem(f, params)
+        "clip",
+        "backbones.clip.checkpoint",
+        params.checkpoint,
+        lambda f: clip_problem(f, params),
+        open_clip_names,
     )
     yield from _activation("clip", "backbones.clip.name", params)
 
@@ -61,7 +81,11 @@ def _score_clip(context: Context) -> Iterator[Finding]:
     if params is None or params == context.section("backbones").clip:
         return
     yield from _file(
-        "score.clip", "score.clip.checkpoint", params.checkpoint, lambda f: clip_problem(f, params)
+        "score.clip",
+        "score.clip.checkpoint",
+        params.checkpoint,
+        lambda f: clip_problem(f, params),
+        open_clip_names,
     )
     yield from _activation("score.clip", "score.clip.name", params)
 
@@ -84,9 +108,14 @@ def _detector(context: Context) -> Iterator[Finding]:
         yield Finding("detector", "ok", f"none is needed: regions come from {source}")
 
 
-def _file(name: str, key: str, path: Path, problem_of: Any) -> Iterator[Finding]:
-    """One weights file, down to its hash; `problem_of` says what is wrong with its tensors, or ""."""
-    file = look_at(path)
+def _file(
+    name: str, key: str, path: Path, problem_of: Callable[[WeightsFile], str], names: Any = dict
+) -> Iterator[Finding]:
+    """One network's weights, down to their hash and numbers.
+
+    `problem_of` says what is wrong with its tensors, or ""; `names` renames them as the loader does.
+    """
+    file = look_at(path, names)
     if file.kind not in LOADABLE:
         way_out = WAY_OUT[file.kind].format(key=key)
         yield Finding(name, "fail", f"{path} {file.detail}", f"{way_out}. It is {WHERE[name]}")
@@ -95,9 +124,10 @@ def _file(name: str, key: str, path: Path, problem_of: Any) -> Iterator[Finding]
     if problem:
         yield Finding(name, "fail", f"{path}: {problem}", f"change {key}, or what names its size beside it")
         return
-    size = shown_bytes(path.stat().st_size)
+    size = shown_bytes(sum(part.stat().st_size for part in weight_files(path)))
     try:
         digest = verify_weights(path)  # against the list beside it, where there is one
+        check_finite(read_tensors(path), path)
     except UserError as error:
         yield Finding(name, "fail", str(error))
         return
@@ -122,38 +152,46 @@ def sam_problem(file: WeightsFile, params: Any) -> str:
     if position is None:
         if any(name.startswith(("image_encoder.trunk.", "sam_prompt_encoder.")) for name in file.shapes):
             return "this is SAM 2; EmoSEM builds on SAM 1"
-        if any(name.startswith("vision_encoder.") for name in file.shapes):
-            return "this is transformers' copy of SAM, with other names; the official .pth is needed"
         return f"no SAM: it has no image_encoder.pos_embed, but {_some(file)}"
     depth = _depth(file, "image_encoder.blocks.")
     size = (position[-1], depth)
     if params.arch == "tiny":
-        sizes = _json(params.checkpoint.with_suffix(".json"))
+        sizes = _json(sizes_beside(params.checkpoint))
         wanted = (sizes.get("embed_dim"), sizes.get("depth"))
     else:
         wanted = SAM_SIZES[params.arch]
     if size == wanted:
-        return ""
+        return _sam_misfits(file, params)
     named = next(
         (arch for arch, other in SAM_SIZES.items() if other == size), f"width {size[0]}, depth {size[1]}"
     )
     return f"this is {named}, but backbones.sam.arch says {params.arch}"
 
 
+def _sam_misfits(file: WeightsFile, params: Any) -> str:
+    """All of SAM's tensors against the architecture's: training needs the decoder too."""
+    import torch
+
+    from pipeline.backbones.sam import random_sam
+
+    with torch.device("meta"):
+        own = random_sam(params.arch, params.checkpoint).state_dict()
+    listed = misfits(shapes_of(own), file.shapes)
+    return f"not all of SAM {params.arch}:\n{listed}" if listed else ""
+
+
 def clip_problem(file: WeightsFile, params: Any) -> str:
     """Why these tensors are no CLIP of `params.name`, or ""; models without a plain ViT are not compared."""
-    if any(name.startswith("vision_model.") for name in file.shapes):
-        return "this is transformers' copy of CLIP, with other names; OpenAI's or open_clip's file is needed"
     if "token_embedding.weight" not in file.shapes and not any("visual." in name for name in file.shapes):
         return f"no CLIP: it has neither visual.* nor token_embedding.weight, but {_some(file)}"
     if params.name == "tiny":
-        config = _json(params.checkpoint.with_suffix(".json"))
+        config = _json(sizes_beside(params.checkpoint))
     else:
         import open_clip
 
-        config = open_clip.get_model_config(params.name) or {}
-        if not config:
+        if params.name not in open_clip.list_models():
             return f"open_clip has no model {params.name!r}; try ViT-B-16"
+        config = open_clip.get_model_config(params.name)
     vision = config.get("vision_cfg", {})
     patch, first = vision.get("patch_size"), file.shapes.get("visual.conv1.weight")
     if patch is None or first is None:
@@ -169,12 +207,20 @@ def clip_problem(file: WeightsFile, params: Any) -> str:
 
 def _activation(name: str, key: str, params: Any) -> Iterator[Finding]:
     """OpenAI trained with QuickGELU; open_clip's plain names mean another GELU, and the step refuses."""
-    path = params.checkpoint
-    if params.name == "tiny" or "quickgelu" in params.name or not path.is_file():
+    path, quick = params.checkpoint, "quickgelu" in params.name
+    if params.name == "tiny" or not path.exists():
         return
-    if path.name in _openai_files() or sha256_file(path) in _openai_files().values():
-        found = f"{path} is OpenAI's, trained with QuickGELU; {params.name} has another GELU"
-        yield Finding(name, "fail", found, f"set {key} to {params.name}-quickgelu")
+    if is_of_transformers(look_at(path).shapes):
+        trained_quick, _ = described(weight_files(path)[0])
+        found = f"{path} was trained {'with' if trained_quick else 'without'} QuickGELU by its config.json"
+    else:
+        published = _openai_files()
+        trained_quick = path.name in published or (path.is_file() and sha256_file(path) in published.values())
+        trained_quick |= quick  # nothing tells: whoever chose the name knows
+        found = f"{path} is OpenAI's, trained with QuickGELU"
+    if trained_quick != quick:
+        other = f"{params.name}-quickgelu" if trained_quick else params.name.removesuffix("-quickgelu")
+        yield Finding(name, "fail", f"{found}; {params.name} has another GELU", f"set {key} to {other}")
 
 
 def _openai_files() -> dict[str, str]:
@@ -206,41 +252,23 @@ def vinvl_problem(file: WeightsFile, path: Path) -> str:
 
 
 def _language_model(context: Context) -> Iterator[Finding]:
+    """The folder as training reads it: no code, config, weights of any format, tokenizer."""
     name, key = "language_model", "backbones.language_model"
     folder = context.section("backbones").language_model
     if not folder.is_dir():
         yield Finding(name, "fail", f"{folder} is no folder", f"set {key}. It is {WHERE[name]}")
         return
-    names = {path.name for path in folder.iterdir()}
-    has_tokenizer = "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names
-    lacking = [file for file in ("config.json", "model.safetensors") if file not in names]
-    lacking += [] if has_tokenizer else ["tokenizer.json"]
-    if lacking:
-        binary = (
-            " It has pytorch_model.bin: load and save_pretrained it once."
-            if "pytorch_model.bin" in names
-            else ""
-        )
-        found = f"{folder} lacks {', '.join(lacking)}"
-        yield Finding(name, "fail", found, f"fetch the whole folder.{binary} It is {WHERE[name]}")
-        return
-    yield from _file(
-        name, key, folder / "model.safetensors", lambda f: gpt2_problem(f, folder / "config.json")
-    )
-
-
-def gpt2_problem(file: WeightsFile, config_file: Path) -> str:
-    """Why these tensors are no GPT-2 of that config.json, or ""."""
-    config = _json(config_file)
-    if config.get("model_type") != "gpt2":
-        return f"{config_file} says model_type {config.get('model_type')!r}; the language model is a GPT-2"
-    found = next((size for name, size in file.shapes.items() if name.endswith("wte.weight")), None)
-    wanted = (config.get("vocab_size"), config.get("n_embd"))
-    if found is None:
-        return f"no GPT-2: no tensor ends in wte.weight; it has {_some(file)}"
-    if wanted[0] is not None and found != wanted:
-        return f"wte.weight has shape {found}, {config_file} says {wanted}"
-    return ""
+    problem = ""
+    try:
+        if look_at(folder).kind in LOADABLE:  # else it is said below
+            read_gpt2(folder, device="meta")
+        load_tokenizer(folder)
+    except UserError as error:
+        problem = str(error)
+    if problem:
+        yield Finding(name, "fail", problem, f"fetch the whole folder again. It is {WHERE[name]}")
+    else:
+        yield from _file(name, key, folder, lambda f: "")
 
 
 def _depth(file: WeightsFile, prefix: str) -> int:

@@ -1,29 +1,13 @@
-"""What a weights file really is, by its bytes and not by its name, without running anything it holds."""
+"""A weights file for `doctor`: what it is, and which tensors it holds, without reading their numbers."""
 
-import json
-import struct
-import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-Kind = Literal[
-    "safetensors", "torch", "torch-legacy", "torchscript",  # what can be loaded
-    "missing", "folder", "empty", "lfs-pointer", "web-page", "truncated", "archive", "unknown",
-]  # fmt: skip
-LOADABLE = ("safetensors", "torch", "torch-legacy", "torchscript")
-LARGEST_HEADER = 100_000_000
-"""Bytes; the safetensors format allows no more."""
-WAY_OUT = {
-    "missing": "put it there, or set {key}",
-    "folder": "name the file in it: {key}",
-    "empty": "download it again",
-    "lfs-pointer": "only Git LFS's pointer was fetched: run `git lfs install && git lfs pull` in its clone",
-    "web-page": "a page was saved instead of the file (a login, a licence or an error): download it again",
-    "truncated": "the download broke off: download it again",
-    "archive": "unpack it, and name the weights file in {key}",
-    "unknown": "name a .safetensors, .pth, .pt or .bin file in {key}",
-}
+from pipeline.backbones.tensors import read_tensors, shapes_of, weight_files
+from pipeline.backbones.weights_file import LOADABLE, Kind, sniff
+from pipeline.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,104 +21,22 @@ class WeightsFile:
     """Tensor name -> shape; empty when the file cannot be loaded."""
 
 
-def look_at(path: Path) -> WeightsFile:
-    """Sniff a file and list its tensors. Raises nothing but what reading a disk raises."""
-    kind, detail = sniff(path)
-    if kind not in LOADABLE:
-        return WeightsFile(kind, detail)
-    try:
-        return WeightsFile(kind, detail, shapes(path, kind))
-    except Exception as error:  # unpicklers and archive readers answer a damaged file with almost anything
-        return WeightsFile("unknown", f"looks like {kind}, but cannot be read: {str(error).splitlines()[0]}")
+def look_at(path: Path, names: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> WeightsFile:
+    """Sniff a file, or the files of a folder or an index, and list the tensors. Raises nothing but `OSError`.
 
-
-def sniff(path: Path) -> tuple[Kind, str]:
-    """(kind, what is wrong or ""), from the first bytes, and from an archive's directory."""
-    if not path.is_file():
-        return ("folder", "is a folder") if path.is_dir() else ("missing", "does not exist")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(1024)
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    found: tuple[Kind, str] = ("unknown", f"begins with {head[:16]!r}, which no weights file does")
-    if not head:
-        found = ("empty", "has no bytes")
-    elif head.startswith(b"version https://git-lfs"):
-        found = ("lfs-pointer", f"is a Git LFS pointer of {size} bytes")
-    elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        found = ("web-page", f"is a web page of {size} bytes")
-    elif head.startswith(b"PK\x03\x04"):
-        found = _archive(path)
-    elif head[8:9] == b"{":
-        found = _safetensors(path, size)
-    elif head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        found = ("torch-legacy", "")
-    return found
-
-
-def _archive(path: Path) -> tuple[Kind, str]:
-    """A zip: torch's, TorchScript's, someone's, or half of one (the directory comes last)."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return "truncated", f"has {path.stat().st_size:,} bytes and no end: a part of a download"
-    if any(name.endswith("/constants.pkl") for name in names):
-        return "torchscript", ""
-    if any(name.endswith("/data.pkl") for name in names):
-        return "torch", ""
-    return "archive", f"is a zip of {', '.join(names[:3]) or 'nothing'}"
-
-
-def _safetensors(path: Path, size: int) -> tuple[Kind, str]:
-    """Whether the file is as long as its header says."""
-    try:
-        header, start = read_header(path)
-    except ValueError as error:
-        return ("truncated", "ends within its header") if "short" in str(error) else ("unknown", str(error))
-    promised = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if size < promised:
-        return "truncated", f"has {size:,} of {promised:,} bytes"
-    return "safetensors", ""
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """A safetensors file's tensors (name -> dtype, shape, data_offsets), and where their bytes start.
-
-    Raises `ValueError` for anything else; "short" is in the message when the file ends too early.
+    names: what renames the tensors as the network's own loader does.
     """
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-        if length > LARGEST_HEADER:
-            raise ValueError(f"a header of {length} bytes is no safetensors header")
-        text = file.read(length)
-    if len(text) < length:
-        raise ValueError("short header")
-    header: Any = json.loads(text)
-    if not isinstance(header, dict):
-        raise ValueError("the header is no JSON object")
-    header.pop("__metadata__", None)
-    if not all(isinstance(e, dict) and {"shape", "data_offsets"} <= e.keys() for e in header.values()):
-        raise ValueError("the header lists no tensors")
-    return header, 8 + length
-
-
-def shapes(path: Path, kind: Kind) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape, without reading the tensors where the format allows."""
-    if kind == "safetensors":
-        return {name: tuple(entry["shape"]) for name, entry in read_header(path)[0].items()}
-    import torch
-
-    if kind == "torchscript":
-        from pipeline.backbones.clip_weights import read_torchscript
-
-        state: Any = read_torchscript(path)
-    else:
-        state = torch.load(path, map_location="meta", weights_only=True, mmap=kind == "torch")
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    found = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
-    if not found:
-        raise ValueError("holds no tensors")
-    return found
+    try:
+        files = weight_files(path)
+    except UserError as error:
+        kind: Kind = "folder" if path.is_dir() else "unknown"
+        return WeightsFile(kind, str(error).removeprefix(f"{path} "))
+    for file in files[1:] or files:
+        kind, detail = sniff(file)
+        if kind not in LOADABLE:
+            return WeightsFile(kind, detail if file == path else f"({file.name}) {detail}")
+    try:
+        tensors = names(read_tensors(path, device="meta"))
+        return WeightsFile(kind, detail, shapes_of(tensors))
+    except UserError as error:
+        return WeightsFile("unknown", f"looks like {kind}, but {error}")

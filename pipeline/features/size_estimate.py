@@ -4,10 +4,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import open_clip
-
 from pipeline.backbones import clip, sam
 from pipeline.backbones.params import BackbonesParams
+from pipeline.backbones.tensors import sizes_beside
 from pipeline.common.errors import UserError
 from pipeline.common.machine import existing, free_bytes, shown_bytes
 from pipeline.common.progress import duration
@@ -47,7 +46,7 @@ def sam_grid(backbones: BackbonesParams) -> tuple[int, int, int]:
     """(C, h, w) of SAM's embedding."""
     if backbones.sam.arch != "tiny":
         return OFFICIAL_GRID
-    config = sam.read_config(backbones.sam.checkpoint.with_suffix(".json"))
+    config = sam.read_config(sizes_beside(backbones.sam.checkpoint))
     side = config.img_size // config.patch_size
     return config.out_chans, side, side
 
@@ -56,11 +55,9 @@ def clip_grid(backbones: BackbonesParams) -> tuple[int, int]:
     """(patches, width) of CLIP's grid; `PATCH` and the embedding's where its config is silent."""
     name = backbones.clip.name
     if name == "tiny":
-        config = clip.read_config(backbones.clip.checkpoint.with_suffix(".json"))
+        config = clip.read_config(sizes_beside(backbones.clip.checkpoint))
     else:
-        config = open_clip.get_model_config(name)
-        if config is None:
-            raise UserError(f"backbones.clip.name: open_clip has no model {name!r}; try ViT-B-16")
+        config = clip.named_config(name)
     vision = config["vision_cfg"]
     size = vision["image_size"]
     side = (size if isinstance(size, int) else size[0]) // (vision.get("patch_size") or PATCH)

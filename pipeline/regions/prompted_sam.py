@@ -21,6 +21,7 @@ from torchvision.ops import nms
 
 from pipeline.backbones.params import SamParams
 from pipeline.backbones.sam import SamEncoder, load_sam_model
+from pipeline.backbones.tensors import sizes_beside
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common import rle
 from pipeline.common.fingerprint import fingerprint
@@ -185,6 +186,6 @@ def load(params: SamParams, device: str) -> PromptedSam:
 
 def weights_digest(params: SamParams) -> str:
     """What tells these weights from others: name and hashes. Raises `UserError` when they are not there."""
-    sizes = params.checkpoint.with_suffix(".json")
+    sizes = sizes_beside(params.checkpoint)
     hashes = [verify_weights(params.checkpoint), verify_weights(sizes) if params.arch == "tiny" else ""]
     return fingerprint(params.arch, hashes)

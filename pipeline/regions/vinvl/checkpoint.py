@@ -7,8 +7,6 @@ left over or of another shape ends the load with the list of names.
 from __future__ import annotations
 
 import json
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.backbones.tensors import check_finite, read_tensors
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_json
 from pipeline.regions.vinvl.config import VinvlConfig
@@ -25,55 +24,32 @@ BOX_LAYER4 = "roi_heads.box.feature_extractor.head.layer4."
 ATTRIBUTE_LAYER4 = "attribute.feature_extractor.head.layer4."
 LABELMAP = "VG-SGG-dicts-vgoi6-clipped.json"
 """The official label map; found by itself when it lies beside the checkpoint."""
-SHOWN = 12
+SHOWN = 4
 """Names listed per kind of problem before the rest is counted."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or a torch (.pth, .pt, .bin) file, on the CPU.
+    """The tensors of a detector's checkpoint, on the CPU; see `tensors.read_tensors` for what is taken.
 
-    A torch file is read without unpickling objects; its weights may lie under the key `model`, beside
-    anything else that training left there (optimizer, scheduler, iteration), which is not looked at.
-    Raises UserError when the file is absent, unreadable or holds no tensors.
+    Raises UserError when the file is absent, unreadable, holds no tensors, or some that are not finite.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no detector checkpoint at {path}; name one in params (backbones.vinvl.checkpoint)")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path} is no safetensors file: {error}") from None
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"it holds a {foreign[1]}" if foreign else str(error).splitlines()[0]
-        raise UserError(
-            f"{path} cannot be read as plain tensors ({why}). If its optimizer or scheduler is to blame and "
-            "you trust the file, save its weights alone, once: torch.save({'model': "
-            "torch.load(path, weights_only=False)['model']}, new_path)"
-        ) from None
-    state = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no state dict: expected names with tensors, or them under 'model'")
-    return dict(state)
+    state = read_tensors(path)
+    check_finite(state, path)
+    return state
 
 
 def match_names(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give every wanted name its tensor from `found`: by its exact name, else by a unique suffix.
 
-    A first part that all names share ("module." of a parallel wrapper) is dropped. A suffix is a name that
-    ends a wanted one after a dot ("layer1.0.conv1.weight" for "backbone.body.layer1.0.conv1.weight"); the
-    longest wins. The two names of layer4 are one module: either may stand for both, and if both are there
-    and differ, the attribute head's wins, as in the original. Anchors may be absent; present ones must
-    equal `wanted`'s.
+    A suffix is a name that ends a wanted one after a dot ("layer1.0.conv1.weight" for
+    "backbone.body.layer1.0.conv1.weight"); the longest wins. The two names of layer4 are one module: either
+    may stand for both, and if both are there and differ, the attribute head's wins, as in the original.
+    Anchors may be absent; present ones must equal `wanted`'s.
 
     Raises UserError listing names that are missing, left over, used twice or of another shape.
     """
-    found = _without_wrapper(found)
     source: dict[str, str] = {name: name for name in wanted if name in found}
     spare = [name for name in found if name not in source]
     for name in wanted:
@@ -99,13 +75,6 @@ def match_names(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> di
     return {name: state[name] for name in wanted}
 
 
-def _without_wrapper(found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The same tensors without the first part of their names, as long as all names share it."""
-    while found and len({name.partition(".")[0] for name in found}) == 1 and all("." in n for n in found):
-        found = {name.partition(".")[2]: tensor for name, tensor in found.items()}
-    return found
-
-
 def _longest_suffix(name: str, candidates: list[str]) -> str | None:
     """The longest candidate that ends `name` after a dot; two of one length cannot both do so."""
     return max((c for c in candidates if name.endswith("." + c)), key=len, default=None)
@@ -117,7 +86,9 @@ def _used_twice(source: Mapping[str, str]) -> dict[str, list[str]]:
     for name, other in source.items():
         users.setdefault(other, set()).add(name.replace(ATTRIBUTE_LAYER4, BOX_LAYER4))
     shared = {other: names for other, names in users.items() if len(names) > 1}
-    return {"ambiguous": [f"{other} fits {sorted(names)}" for other, names in shared.items()]}
+    return {
+        "ambiguous": [f"{other} fits {', '.join(sorted(names)[:SHOWN])}" for other, names in shared.items()]
+    }
 
 
 def _alias_layer4(wanted: Mapping[str, Tensor], state: dict[str, Tensor]) -> None:

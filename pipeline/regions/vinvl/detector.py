@@ -235,7 +235,7 @@ def load_vinvl(
     wanted = model.state_dict()
     wanted[ANCHORS] = cell_anchors(config.anchor_sizes, config.anchor_ratios)
     state = match_names(wanted, read_state(checkpoint))
-    state = {name: tensor.to(torch.float32) for name, tensor in state.items()}
+    state = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,9 +22,9 @@ from model.data.batch import Batch
 from model.data.frame import Frame
 from model.data.samples import Samples
 from model.emosem.config import EmoSEMConfig
-from model.emosem.pretrained import load_tokenizer
 from model.train.params import TrainParams
 from model.train.train import initial_model, new_samples
+from pipeline.backbones.language_model import load_tokenizer
 from pipeline.reader.index import Index
 from tests.imports import ROOT
 from tests.worlds import trained_shards

@@ -23,11 +23,11 @@ from model.data.frame import Frame
 from model.data.loader import AHEAD, load_batches
 from model.data.resident_features import ResidentFeatures, check_room
 from model.data.samples import Samples
-from model.emosem.pretrained import load_tokenizer
 from model.train import train as train_module
 from model.train.params import TrainParams
 from model.train.schedule import epoch_batches
 from model.train.train import train
+from pipeline.backbones.language_model import load_tokenizer
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths

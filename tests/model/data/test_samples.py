@@ -18,8 +18,8 @@ from model.data.frame import Frame
 from model.data.samples import Samples
 from model.emosem.captioner import decode_text
 from model.emosem.losses import IGNORE
-from model.emosem.pretrained import load_tokenizer
 from model.train.schedule import epoch_batches
+from pipeline.backbones.language_model import load_tokenizer
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.schema import INDEX

@@ -15,6 +15,7 @@ from pipeline.backbones.clip import load_clip
 from pipeline.backbones.decode_ahead import pictures, read_artwork
 from pipeline.backbones.params import BackbonesParams, SamParams
 from pipeline.backbones.sam import SamEncoder, load_sam, load_sam_model
+from pipeline.backbones.tensors import read_tensors
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.errors import UserError
 from pipeline.releases.wikiart import BadImage
@@ -130,10 +131,10 @@ def test_wrong_weights_name_the_keys(folder: Path, tmp_path: Path) -> None:
     del state["mask_decoder.iou_token.weight"]
     torch.save(state, tmp_path / "bad.pth")
     with pytest.raises(UserError, match=r"missing: mask_decoder.iou_token.weight[\s\S]*not expected: extra"):
-        from pipeline.backbones.sam import build_sam, load_strictly, read_state_dict
+        from pipeline.backbones.sam import build_sam, load_strictly
         from tests.worlds.backbones import SAM
 
-        load_strictly(build_sam(SAM), read_state_dict(tmp_path / "bad.pth"), "SAM tiny", tmp_path / "bad.pth")
+        load_strictly(build_sam(SAM), read_tensors(tmp_path / "bad.pth"), "SAM tiny", tmp_path / "bad.pth")
 
 
 def test_pickles_with_code_are_refused(tmp_path: Path) -> None:

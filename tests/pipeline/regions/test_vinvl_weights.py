@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from pipeline.common.errors import UserError
+from pipeline.regions.params import RegionsParams
+from pipeline.regions.sources.vinvl import detector_config
 from pipeline.regions.vinvl.checkpoint import LABELMAP, labelmap_of, read_labels
+from pipeline.regions.vinvl.config import VinvlConfig
 from pipeline.regions.vinvl.detector import load_vinvl
 from tests.worlds.detectors import SMALL, detector, pictures
 
@@ -53,6 +56,25 @@ def test_saved_weights_find_their_sizes(tmp_path: Path) -> None:
     assert loaded.config == SMALL and loaded.labels[1:] == model.labels[1:]
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_alone_it_refines_boxes_as_the_step_does(tmp_path: Path) -> None:
+    """Regions without a word about it are the same from the library and from the step: the box head's."""
+    model = detector()
+    model.save(tmp_path / "vinvl")
+    sizes = json.loads((tmp_path / "vinvl.json").read_text())
+    del sizes["config"]["ignore_box_regression"]
+    (tmp_path / "vinvl.json").write_text(json.dumps(sizes))
+    alone = load_vinvl(tmp_path / "vinvl.safetensors")
+    step = detector_config(tmp_path / "vinvl.safetensors", RegionsParams())
+    assert alone.config.ignore_box_regression is step.ignore_box_regression is False
+    assert VinvlConfig().ignore_box_regression is RegionsParams().ignore_box_regression
+    image = pictures((130, 170))[0]
+    raw = load_vinvl(
+        tmp_path / "vinvl.safetensors", config=dataclasses.replace(SMALL, ignore_box_regression=True)
+    )
+    refined, proposals = alone.propose([image])[0].boxes, raw.propose([image])[0].boxes
+    assert refined.shape != proposals.shape or np.abs(refined - proposals).max() > 1
 
 
 def test_names_by_suffix_prefix_and_alias(tmp_path: Path) -> None:
