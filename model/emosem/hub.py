@@ -8,8 +8,9 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from pipeline.common.errors import UserError
+from pipeline.common.sums import SUMS
 
-READ = ["*.json", "*.safetensors", "*.txt", "README.md"]
+READ = ["*.json", "*.safetensors", "*.txt", "README.md", SUMS]
 """What is fetched of a repository: what is read, and never code or pickles that lie beside it."""
 
 
