@@ -19,6 +19,7 @@ NEUTRAL = (
     "pipeline.backbones.tensors",  # tensors as they are stored, or none; their names are matched after
     "pipeline.backbones.weights_file",
     "pipeline.common.code",  # digests of code and params: they move every fingerprint by themselves
+    "pipeline.common.digests",  # refuses files, never changes what is read
     "pipeline.common.errors",
     "pipeline.common.files",  # how a file gets its name, never what is in it
     "pipeline.common.fingerprint",

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.common.digests import check_file
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
@@ -27,6 +28,11 @@ def shard_file(paths: Paths, step: str, shard: int) -> Path:
     if not path.is_file():
         raise UserError(f"{path} does not exist; run the {step} step first")
     return path
+
+
+def whole_shard_file(paths: Paths, step: str, shard: int) -> Path:
+    """`shard_file`, whose bytes are those that the step wrote. Raises also `DamagedFile`."""
+    return check_file(shard_file(paths, step, shard))
 
 
 def open_artworks(paths: Paths) -> pa.Table:
@@ -82,9 +88,8 @@ def read_groups(paths: Paths, shard: int) -> Groups:
 
 def read_regions(paths: Paths, shard: int) -> dict[str, tuple[np.ndarray, str]]:
     """Key -> boxes, float32 (N, 4) xyxy in pixels of the upright picture, and the detector's name."""
-    table = pq.read_table(
-        shard_file(paths, "regions", shard), schema=REGIONS, columns=["key", "boxes", "source"]
-    )
+    file = whole_shard_file(paths, "regions", shard)
+    table = pq.read_table(file, schema=REGIONS, columns=["key", "boxes", "source"])
     return {
         row["key"]: (np.array(row["boxes"], np.float32).reshape(-1, 4), row["source"])
         for row in table.to_pylist()
@@ -92,11 +97,11 @@ def read_regions(paths: Paths, shard: int) -> dict[str, tuple[np.ndarray, str]]:
 
 
 def table_file(paths: Paths, name: str) -> Path:
-    """The file of a table of the utterances step. Raises `UserError` when it is not there."""
+    """The file of a table of the utterances step. Raises `UserError` when it is absent or damaged."""
     path = paths.step("utterances") / f"{name}.parquet"
     if not path.is_file():
         raise UserError(f"{path} does not exist; run the utterances step first")
-    return path
+    return check_file(path)
 
 
 def file_size(path: Path) -> int:

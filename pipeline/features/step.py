@@ -77,7 +77,7 @@ def build_features(
         announce_size(out, len(rows), each, params.dtypes, replaced, rate)
     process = functools.partial(encode_shard, paths=paths, params=params, backbones=backbones)
     sizes = {shard: len(rows) for shard, rows in works.items()}
-    return map_shards("features", out, wanted, process, parallel, sizes)
+    return map_shards("features", out, wanted, process, parallel, sizes, recipe=_recipe(params, backbones))
 
 
 def feature_jobs(
@@ -92,18 +92,23 @@ def feature_jobs(
     `artworks`: as of `tables.open_artworks`. `shards`: only these. Raises `UserError` when the weights are
     not what they should be.
     """
+    recipe = _recipe(params, backbones)
+    return {
+        shard: fingerprint(recipe, _inputs(paths.wikiart, rows))
+        for shard, rows in rows_by_shard(artworks, DEPENDS_ON).items()
+        if shards is None or shard in shards
+    }
+
+
+def _recipe(params: FeaturesParams, backbones: BackbonesParams) -> str:
+    """What all shards share."""
     encoders: list[tuple[str, ...]] = []
     if params.sam_dtype != "none":
         encoders.append((backbones.sam.arch, verify_weights(backbones.sam.checkpoint)))
     if params.clip_dtype != "none":
         with_precision = (backbones.clip.name, backbones.clip.precision)
         encoders.append((*with_precision, verify_weights(backbones.clip.checkpoint)))
-    code = code_fingerprint(__name__)
-    return {
-        shard: fingerprint(encoders, params.results, code, _inputs(paths.wikiart, rows))
-        for shard, rows in rows_by_shard(artworks, DEPENDS_ON).items()
-        if shards is None or shard in shards
-    }
+    return fingerprint(encoders, params.results, code_fingerprint(__name__))
 
 
 def _inputs(wikiart: Path, rows: Sequence[dict[str, Any]]) -> str:

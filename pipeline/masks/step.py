@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.common.code import code_fingerprint
+from pipeline.common.digests import check_finished
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
@@ -33,7 +34,7 @@ from pipeline.common.tables import (
     read_artworks,
     read_groups,
     read_regions,
-    shard_file,
+    whole_shard_file,
 )
 from pipeline.common.tars import write_tar
 from pipeline.masks import raster
@@ -54,11 +55,14 @@ def build_masks(paths: Paths, params: MasksParams, parallel: ParallelParams) -> 
     many on boxes, see `region_runs`. Raises `UserError` when an earlier step has not run, or no region of any
     artwork has the mask that `support: sam` asks for.
     """
-    wanted = mask_jobs(open_artworks(paths), paths, params)
+    artworks = open_artworks(paths)
+    for step in ("regions", "similarity"):
+        check_finished(paths.step(step), set(artworks["shard"].to_pylist()), by_hand=True)
+    wanted = mask_jobs(artworks, paths, params)
     if params.support == "sam":
         _check_masks(paths, sorted(wanted))
     process = functools.partial(paint_shard, paths=paths, params=params)
-    return map_shards("masks", paths.step("masks"), wanted, process, parallel)
+    return map_shards("masks", paths.step("masks"), wanted, process, parallel, recipe=_recipe(params))
 
 
 def mask_jobs(
@@ -69,13 +73,12 @@ def mask_jobs(
     `artworks`: as of `tables.open_artworks`. `shards`: only these. Raises `UserError` when an earlier step
     has not run.
     """
-    code = code_fingerprint(__name__)
+    recipe = _recipe(params)
     inputs = input_digests(artworks, open_utterances(paths), ("key", *DESCRIBED), shards=shards)
     regions = ("key", "boxes", "source", *(("masks",) if params.support == "sam" else ()))
     return {
         shard: fingerprint(
-            params,
-            code,
+            recipe,
             digest,
             columns_digest(paths, "regions", shard, regions),
             columns_digest(paths, "similarity", shard, ("key", "emotion", "scores"), lineage=True),
@@ -84,10 +87,15 @@ def mask_jobs(
     }
 
 
+def _recipe(params: MasksParams) -> str:
+    """What all shards share."""
+    return fingerprint(params, code_fingerprint(__name__))
+
+
 def _check_masks(paths: Paths, shards: Sequence[int]) -> None:
     """Raise `UserError` when no region of these shards has a mask."""
     for shard in shards:
-        column = pq.read_table(shard_file(paths, "regions", shard), columns=["masks"])["masks"]
+        column = pq.read_table(whole_shard_file(paths, "regions", shard), columns=["masks"])["masks"]
         texts = pc.list_flatten(column)
         if texts.null_count < len(texts):
             return
@@ -124,7 +132,7 @@ def _samples(
         by_key.setdefault(key, {})[emotion] = group
     regions = read_regions(paths, shard)
     texts = _read_masks(paths, shard) if params.support == "sam" else {}
-    table = pq.read_table(shard_file(paths, "similarity", shard))
+    table = pq.read_table(whole_shard_file(paths, "similarity", shard))
     similar: dict[str, dict[str, list[float]]] = {}
     for row in table.select(SIMILARITY.names).to_pylist():
         similar.setdefault(row["key"], {})[row["emotion"]] = row["scores"]
@@ -155,7 +163,7 @@ def _samples(
 
 def _read_masks(paths: Paths, shard: int) -> dict[str, list[str | None] | None]:
     """Key -> the masks of its regions, as stored."""
-    table = pq.read_table(shard_file(paths, "regions", shard), schema=REGIONS, columns=["key", "masks"])
+    table = pq.read_table(whole_shard_file(paths, "regions", shard), schema=REGIONS, columns=["key", "masks"])
     return dict(zip(table["key"].to_pylist(), table["masks"].to_pylist(), strict=True))
 
 

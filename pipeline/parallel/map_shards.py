@@ -52,6 +52,7 @@ def map_shards(
     process: Process,
     params: ParallelParams,
     sizes: Mapping[int, int] | None = None,
+    recipe: str = "",
 ) -> dict[str, Any]:
     """Run `process` on every shard that is not done.
 
@@ -66,6 +67,8 @@ def map_shards(
             shard. It calls ``progress.add()`` after each artwork.
         params: where to run.
         sizes: shard number -> artworks, for the time left.
+        recipe: what all shards share (params, weights, code), as a fingerprint: noted with each, so that
+            who reads the folder sees whether they are of one kind.
 
     Returns:
         Counts over all shards, finished earlier or now: shards, done, skipped, kept, rejected, reasons,
@@ -75,7 +78,7 @@ def map_shards(
         UserError: the folder cannot be written to or is in use, the cluster is not fit, or a shard raised it.
         RunFailed: shards failed, or the disk is full. Finished shards are kept.
     """
-    folder = ShardFolder(out, wanted)
+    folder = ShardFolder(out, wanted, recipe)
     with folder.held(), end_on_sigterm():
         todo = folder.to_do(params.retry_failed)
         artworks = sum(sizes.get(shard, 0) for shard in todo) if sizes is not None else None
@@ -125,7 +128,11 @@ def _failure(
     for shard, failed in sorted(failures.items()):
         log = f" (traceback: {folder.log_file(shard)})" if failed.details else ""
         lines.append(f"  shard {shard_stem(shard)}: {failed.reason}{log}")
-    return RunFailed("\n".join([*lines, "  The same command tries them again and leaves the others alone"]))
+    if any(failed.again for failed in failures.values()):
+        lines.append("  The same command tries them again and leaves the others alone")
+    else:
+        lines.append("  Run what is named there; then the same command goes on, and leaves the others alone")
+    return RunFailed("\n".join(lines))
 
 
 def _results(
@@ -135,7 +142,7 @@ def _results(
     if not todo or (params.scheduler is None and count_workers(params) == 1):
         for shard in todo:
             folder.begin(shard)
-            yield shard, attempt(process, shard, ShardProgress(meter.update))
+            yield shard, attempt(process, shard, ShardProgress(meter.update), folder.out)
         return
     with contextlib.ExitStack() as stack:
         if params.scheduler is None:

@@ -1,13 +1,14 @@
 """A step's folder of shards on disk, and the sidecar of each shard that vouches for it."""
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.files import check_writable, write_bytes, write_json
+from pipeline.common.digests import digests, has_its_files, read_sidecar, sidecar_path, write_sidecar
+from pipeline.common.files import check_writable, write_bytes
+from pipeline.common.fingerprint import sha256_file
 from pipeline.common.lock import only_writer, sweep
 from pipeline.common.schema import shard_stem
 from pipeline.parallel.shard_result import FailedShard, ShardResult
@@ -17,17 +18,18 @@ class ShardFolder:
     """The shards that a step wants in its folder: which are done, which are to do, and what they count.
 
     A shard's files are ``000000.*``; beside them lies its sidecar ``000000.json`` with the fingerprint that
-    it was made for, its files' sizes and its counts. The sidecar is written last and removed first, so it
-    never vouches for a shard that is half written. Asking changes nothing; write only while the folder is
-    `held`.
+    it was made for, its recipe, its files' sizes and digests, and its counts. The sidecar is written last and
+    removed first, so it never vouches for a shard that is half written. Asking changes nothing; write only
+    while the folder is `held`.
 
     Args:
         out: the step's folder.
         wanted: shard number -> today's fingerprint, of all shards.
+        recipe: what all shards share, see `digests.check_finished`.
     """
 
-    def __init__(self, out: Path, wanted: Mapping[int, str]) -> None:
-        self.out, self.wanted = out, wanted
+    def __init__(self, out: Path, wanted: Mapping[int, str], recipe: str = "") -> None:
+        self.out, self.wanted, self.recipe = out, wanted, recipe
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -50,10 +52,18 @@ class ShardFolder:
                 sweep(self.out)
 
     def is_done(self, shard: int) -> bool:
-        """Whether a shard is there for today's fingerprint, and its files are as long as they were then."""
-        sidecar = read_sidecar(self.out, shard) or {}
-        done_for, files = sidecar.get("fingerprint"), sidecar.get("files")
-        return done_for == self.wanted[shard] and files == self._file_sizes(shard)
+        """Whether a shard is there for today's fingerprint, and its files are those of then.
+
+        That is: all are as long, and tables, but not tars, have the same bytes.
+        """
+        sidecar = read_sidecar(self.out, shard)
+        if sidecar is None or sidecar.get("fingerprint") != self.wanted[shard]:
+            return False
+        here = shard_files(self.out, shard)
+        if {path.name for path in here} != sidecar["files"].keys() or not has_its_files(self.out, sidecar):
+            return False
+        tables = [path for path in here if path.suffix != ".tar"]
+        return all(sha256_file(path) == sidecar["files"][path.name]["sha256"] for path in tables)
 
     def to_do(self, retry_failed: bool = False) -> list[int]:
         """Shards that are not done, in order; `retry_failed`: and those that had to reject artworks."""
@@ -70,11 +80,13 @@ class ShardFolder:
 
     def finish(self, shard: int, result: ShardResult) -> None:
         """Declare a shard done; its files must be in place."""
-        write_json(
-            sidecar_path(self.out, shard),
+        write_sidecar(
+            self.out,
+            shard,
             {
                 "fingerprint": self.wanted[shard],
-                "files": self._file_sizes(shard),
+                "recipe": self.recipe,
+                "files": result.files or digests(shard_files(self.out, shard)),
                 "kept": result.kept,
                 "rejects": [{"key": key, "reason": reason} for key, reason in result.rejects],
                 "counts": result.counts,
@@ -108,22 +120,8 @@ class ShardFolder:
             "counts": dict(sorted(counts.items())),
         }
 
-    def _file_sizes(self, shard: int) -> dict[str, int]:
-        """Name -> bytes of a shard's files, the sidecar itself left out."""
-        sidecar = sidecar_path(self.out, shard)
-        files = [path for path in self.out.glob(f"{shard_stem(shard)}.*") if path != sidecar]
-        return {path.name: path.stat().st_size for path in sorted(files)}
 
-
-def sidecar_path(out: Path, shard: int) -> Path:
-    """Where a shard's sidecar lies."""
-    return out / f"{shard_stem(shard)}.json"
-
-
-def read_sidecar(out: Path, shard: int) -> dict[str, Any] | None:
-    """The sidecar of a shard, or None when it is absent or not readable as JSON."""
-    try:
-        sidecar = json.loads(sidecar_path(out, shard).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return sidecar if isinstance(sidecar, dict) else None
+def shard_files(out: Path, shard: int) -> list[Path]:
+    """A shard's files in their order, the sidecar left out."""
+    sidecar = sidecar_path(out, shard)
+    return sorted(path for path in out.glob(f"{shard_stem(shard)}.*") if path != sidecar)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Generator
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.common.progress import ShardProgress
 
@@ -15,6 +15,8 @@ class ShardResult:
     rejects: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     """Whatever else the step counts, e.g. truncated texts; summed over shards into the step's metrics."""
+    files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Name -> ``bytes`` and ``sha256`` of its files; noted by the shard loop, not by steps."""
 
     @property
     def artworks(self) -> int:
@@ -35,6 +37,8 @@ class FailedShard:
     """The traceback, where there is one."""
     fatal: Literal["", "user", "run"] = ""
     """user, run: no other shard would fare better; ends the run as `UserError`, `RunFailed`."""
+    again: bool = True
+    """Whether the same command may fare better: not where another step has to make an input again."""
 
 
 Results = Generator[tuple[int, ShardResult | FailedShard], None, None]

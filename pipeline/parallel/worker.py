@@ -9,19 +9,27 @@ import os
 import traceback
 from pathlib import Path
 
+from pipeline.common.digests import DamagedFile, digests
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.fingerprint import package_version
 from pipeline.common.progress import ShardProgress
+from pipeline.parallel.shard_folder import shard_files
 from pipeline.parallel.shard_result import FailedShard, Process, ShardResult
 
 CODE = package_version(Path(__file__).parents[1])
 """The pipeline code of this process. Taken at import: a long-lived worker must not pass for a new one."""
 
 
-def attempt(process: Process, shard: int, progress: ShardProgress) -> ShardResult | FailedShard:
-    """Make one shard; whatever is raised becomes a `FailedShard`."""
+def attempt(process: Process, shard: int, progress: ShardProgress, out: Path) -> ShardResult | FailedShard:
+    """Make one shard in the folder `out` and hash its files, while the system still has them in memory.
+
+    Whatever is raised becomes a `FailedShard`.
+    """
     try:
-        return process(shard, progress)
+        result = process(shard, progress)
+        return dataclasses.replace(result, files=digests(shard_files(out, shard)))
+    except DamagedFile as error:  # this shard's input; the others' may be sound
+        return FailedShard(str(error), again=False)
     except UserError as error:
         return FailedShard(str(error), fatal="user")
     except RunFailed as error:
@@ -76,7 +84,7 @@ class Ticket:
         _at_work[str(self.folder)] = progress = ShardProgress()
         try:
             with contextlib.chdir(self.cwd):
-                result = attempt(process, shard, progress)
+                result = attempt(process, shard, progress, Path(self.out))
         finally:
             _at_work.pop(str(self.folder), None)
         if isinstance(result, FailedShard) and "CUDA error" in result.reason:

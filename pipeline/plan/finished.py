@@ -7,12 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.common.digests import sidecar_path
 from pipeline.common.errors import UserError
 from pipeline.common.schema import shard_of
 from pipeline.common.tables import open_artworks, open_utterances, table_file
 from pipeline.features.step import feature_jobs
 from pipeline.masks.step import mask_jobs
-from pipeline.parallel.shard_folder import ShardFolder, sidecar_path
+from pipeline.parallel.shard_folder import ShardFolder
 from pipeline.plan.timing import Settings
 from pipeline.plan.workload import Counts
 from pipeline.regions.step import region_jobs

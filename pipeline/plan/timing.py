@@ -188,11 +188,18 @@ class _SampleRun:
             "regions": lambda: build_regions(real, s.regions, s.backbones, one),
             "similarity": lambda: build_similarity(self.paths, s.similarity, s.backbones, one),
             "masks": lambda: build_masks(self.paths, s.masks, one),
-            # not `build_features`, which measures a rate of its own first
-            "features": lambda: encode_shard(0, ShardProgress(), self.paths, s.features, s.backbones),
+            "features": self._features,
             "shards": lambda: build_shards(self.paths, s.shards),
         }
         builds[step]()
+
+    def _features(self) -> None:
+        """Not `build_features`, which measures a rate of its own first."""
+        s = self.settings
+        process = functools.partial(
+            encode_shard, paths=self.paths, params=s.features, backbones=s.backbones
+        )
+        map_shards("features", self.paths.step("features"), {0: ""}, process, ParallelParams())
 
     def _make_up(self, step: str) -> None:
         """Regions or similarities out of thin air, where the real ones could not be computed."""

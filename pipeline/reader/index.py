@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.common.digests import check_file
 from pipeline.common.errors import UserError
 from pipeline.common.schema import INDEX
 from pipeline.common.tars import list_members, map_file
+from pipeline.reader.freshness import check_fresh
 from pipeline.reader.tar_paths import FILES, tar_path
 
 
@@ -60,10 +62,15 @@ class Index:
 
     @classmethod
     def load(cls, folder: Path) -> "Index":
-        """The index in `folder` (``data/shards``); the tars lie beside it. Raises `UserError` without one."""
+        """The index in `folder` (``data/shards``) of the tars that lie beside it.
+
+        Raises `UserError` without one, and when it is damaged or tars were made again since, see `freshness`.
+        """
         path = folder / "index.parquet"
         if not path.is_file():
             raise UserError(f"{path} does not exist; run the shards step")
+        check_fresh(folder)
+        check_file(path)
         try:
             return cls(folder, pq.read_table(path, schema=INDEX))
         except (pa.ArrowException, OSError) as error:

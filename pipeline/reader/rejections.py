@@ -1,7 +1,7 @@
 """What each step left out, and why."""
 
+from pipeline.common.digests import read_sidecar
 from pipeline.common.params import Paths
-from pipeline.parallel.shard_folder import read_sidecar
 
 REJECTING_STEPS = ("regions", "similarity", "masks", "features")
 """Steps whose shard sidecars may reject an artwork, in data order."""

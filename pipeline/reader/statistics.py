@@ -1,19 +1,18 @@
 """What the shards hold, in numbers and in words."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
+from pipeline.reader.freshness import check_fresh
 
 
 def read_statistics(folder: Path) -> dict[str, Any]:
-    """The statistics that the step wrote to `folder`. Raises `UserError` when there are none."""
-    try:
-        found: dict[str, Any] = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"no readable statistics in {folder} ({error}); run the shards step") from None
+    """The statistics that the step wrote to `folder`, see `check_fresh`. Raises `UserError`."""
+    found = check_fresh(folder)
+    if found is None:
+        raise UserError(f"there is no stats.json in {folder}; run the shards step")
     return found
 
 

@@ -51,7 +51,8 @@ def build_regions(
     out = paths.step("regions")
     process = functools.partial(propose_shard, paths=paths, params=params, backbones=backbones)
     sizes = Counter(artworks["shard"].to_pylist())
-    counts = map_shards("regions", out, wanted, process, parallel, sizes)
+    recipe = _recipe(paths, params, backbones)
+    counts = map_shards("regions", out, wanted, process, parallel, sizes, recipe)
     counts |= {"source": params.source} | further | BoxCounts().named() | counts.pop("counts")
     if counts["cut_boxes"]:
         print(
@@ -76,13 +77,18 @@ def region_jobs(
     """
     params = resolve_source(params, paths)
     source = load_source(params.source)
-    identity = source.identity(paths, params, backbones)
-    support = _support_identity(params, backbones)
+    recipe = _recipe(paths, params, backbones)
     return {
-        shard: fingerprint(identity, support, _code(), _input_digest(rows, paths, source, params.sam_support))
+        shard: fingerprint(recipe, _input_digest(rows, paths, source, params.sam_support))
         for shard, rows in rows_by_shard(artworks, artworks.column_names).items()
         if shards is None or shard in shards
     }
+
+
+def _recipe(paths: Paths, params: RegionsParams, backbones: BackbonesParams) -> str:
+    """What all shards share; `params`: resolved."""
+    identity = load_source(params.source).identity(paths, params, backbones)
+    return fingerprint(identity, _support_identity(params, backbones), _code())
 
 
 def propose_shard(

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.common.code import code_fingerprint
+from pipeline.common.digests import check_file, file_digest, recorded_digest
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
-from pipeline.common.fingerprint import fingerprint, sha256_file
+from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import INDEX, shard_stem
@@ -55,22 +56,30 @@ def cache_folder(paths: Paths) -> Path:
 
 
 def join_jobs(paths: Paths, shards: Sequence[int]) -> dict[int, str]:
-    """Shard -> fingerprint of its tars (size and time), of what the steps rejected in it, of this code."""
+    """Shard -> fingerprint of its tars (size, time, recorded digest), of the steps' rejects, of this code."""
     code = code_fingerprint(__name__)
     return {
-        shard: fingerprint(code, rejections(paths, shard), [_stamp(paths, f, shard) for f in FILES])
+        shard: fingerprint(
+            code,
+            rejections(paths, shard),
+            [(*_stamp(paths, f, shard), recorded_digest(_tar(paths, f, shard))) for f in FILES],
+        )
         for shard in shards
     }
 
 
+def _tar(paths: Paths, file: str, shard: int) -> Path:
+    return tar_path(paths.step("shards"), file, shard)
+
+
 def _stamp(paths: Paths, file: str, shard: int) -> tuple[int, int]:
-    status = tar_path(paths.step("shards"), file, shard).stat()
+    status = _tar(paths, file, shard).stat()
     return status.st_size, status.st_mtime_ns
 
 
 def join_shard(shard: int, progress: ShardProgress, paths: Paths) -> ShardResult:
     """Join one pair of tars and keep the result. Raises `UserError` where they do not belong together."""
-    members = {f: _by_key(tar_path(paths.step("shards"), f, shard)) for f in FILES}
+    members = {f: _by_key(_tar(paths, f, shard)) for f in FILES}
     keys, rejects = _joined_keys(paths, shard, list(members["features"]), list(members["masks"]))
     with ThreadPoolExecutor(1) as pool:  # both kinds of checksum at once, each on a core of its own
         whole = pool.submit(_tar_checksums, paths, shard)
@@ -107,8 +116,9 @@ def _by_key(path: Path) -> dict[str, list[Member]]:
 
 
 def _tar_checksums(paths: Paths, shard: int) -> dict[str, dict[str, Any]]:
-    places = {f: tar_path(paths.step("shards"), f, shard) for f in FILES}
-    return {f: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for f, path in places.items()}
+    """Size and digest of both tars. Raises `DamagedFile` where one is not as its step wrote it."""
+    places = {f: check_file(_tar(paths, f, shard)) for f in FILES}
+    return {f: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for f, path in places.items()}
 
 
 def _rows(
@@ -116,18 +126,21 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row of `JOINED` per artwork."""
     with ExitStack() as stack:
-        tars = {f: stack.enter_context(tar_path(paths.step("shards"), f, shard).open("rb")) for f in FILES}
+        tars = {f: stack.enter_context(_tar(paths, f, shard).open("rb")) for f in FILES}
         for key in keys:
             here = [(f, member) for f in FILES for member in members[f][key]]
             digest = hashlib.sha256()
-            card = None
+            cards: dict[str, bytes] = {}
             for f, member in here:
                 data = _read(tars[f], member)
                 digest.update(data)
-                if (f, member.name) == ("masks", "json"):
-                    card = data
-            metadata = _mask_metadata(card, shard, key)
+                if member.name == "json":
+                    cards[f] = data
+            metadata = _mask_metadata(cards.get("masks"), shard, key)
             emotions = [emotion for emotion in EMOTIONS if emotion in metadata["emotions"]]
+            needed = {"features": _feature_names(cards.get("features"), shard, key)}
+            needed["masks"] = {f"{emotion}.png" for emotion in emotions}
+            _check_members(needed, {(f, member.name) for f, member in here}, shard, key)
             yield {
                 "key": key,
                 "shard": shard,
@@ -161,6 +174,35 @@ def _mask_metadata(data: bytes | None, shard: int, key: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{place}: {key}.json of masks is unusable ({error!r}); run masks again") from None
     return card
+
+
+def _feature_names(data: bytes | None, shard: int, key: str) -> set[str]:
+    """Members that KEY.json of the features tar declares. Raises `UserError` when it is of no use."""
+    place = f"shard {shard_stem(shard)}, key {key}"
+    if data is None:
+        raise UserError(f"{place}: features has no {key}.json; run the features step again")
+    try:
+        card: dict[str, Any] = json.loads(data)
+        names = {f"{network}.npy" for network in ("sam", "clip") if card.get(network)}
+        if isinstance(card.get("sam"), dict) and card["sam"].get("dtype") == "int8":
+            names.add("sam_scale.npy")
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{place}: {key}.json of features is unusable ({error!r}); run features again"
+        ) from None
+    if not names:
+        raise UserError(f"{place}: {key}.json of features declares no features at all; run features again")
+    return names
+
+
+def _check_members(needed: dict[str, set[str]], found: set[tuple[str, str]], shard: int, key: str) -> None:
+    """Raise `UserError` where an artwork lacks a member that its cards declare."""
+    for f, names in needed.items():
+        if lacking := sorted(name for name in names if (f, name) not in found):
+            raise UserError(
+                f"shard {shard_stem(shard)}, key {key}: {f} has no {key}.{lacking[0]}; delete the "
+                f"shard's tar and run the {f} step again"
+            )
 
 
 def _joined_keys(

@@ -8,6 +8,7 @@ proves that, and writes to ``data/shards/``:
     rejects.parquet  artworks that are in one of the two tars only, because a step rejected them
     croissant.json   the dataset card in the Croissant format
     README.md        the dataset card of the Hugging Face hub: ``load_dataset("data/shards", "masks")``
+    sha256.json      digests of these
 
 `join` reads the tars, and `verify` looks after what is on disk; `pipeline.reader` reads what is written here.
 """
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 import pydantic
 from pydantic import Field
 
+from pipeline.common.digests import check_file, check_finished, read_sidecar, write_digests
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.fingerprint import sha256_file
@@ -31,7 +33,6 @@ from pipeline.common.params import STRICT, Paths
 from pipeline.common.schema import INDEX, REJECTS, shard_stem
 from pipeline.common.tables import table_file
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.shard_folder import read_sidecar
 from pipeline.reader.index import Index
 from pipeline.reader.rejections import REJECTING_STEPS, rejections
 from pipeline.reader.tar_paths import FILES
@@ -40,6 +41,8 @@ from pipeline.shards.hub_card import hub_card
 from pipeline.shards.join import Joined, cache_folder, join_jobs, join_shard, load_joined
 
 HERE = ParallelParams()
+WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md")
+"""What the step writes, and then a digest of each."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -75,6 +78,8 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     """
     out = paths.step("shards")
     shards = _shard_numbers(paths)
+    for f in FILES:
+        check_finished(paths.step(f), shards)
     process = functools.partial(join_shard, paths=paths)
     map_shards("shards", cache_folder(paths), join_jobs(paths, shards), process, parallel)
     joined = [load_joined(paths, shard) for shard in shards]
@@ -96,6 +101,7 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     write_json(out / "stats.json", statistics)
     write_json(out / "croissant.json", croissant_card(params, statistics))
     write_bytes(out / "README.md", hub_card(params, statistics, Index(out, index)).encode())
+    write_digests(out, WRITTEN)
     return {
         "shards": len(shards),
         "kept": index.num_rows,
@@ -178,6 +184,7 @@ def _all_rejects(paths: Paths, here: Counter[str]) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {"shards": here}
     table = paths.step("utterances") / "rejects.parquet"
     if table.is_file():
+        check_file(table)
         found["utterances"] = Counter(pq.read_table(table, columns=["reason"])["reason"].to_pylist())
     for step in REJECTING_STEPS:
         for path in sorted(paths.step(step).glob("*.json")):

@@ -24,6 +24,7 @@ from pipeline.backbones.clip import Clip
 from pipeline.backbones.params import BackbonesParams, ClipParams
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.code import code_fingerprint
+from pipeline.common.digests import check_finished
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint
@@ -83,9 +84,12 @@ def build_similarity(
     artwork whose picture cannot be read, or that has no regions, is rejected with its reason. Raises
     `UserError` when an earlier step has not run, or the weights are not what they should be.
     """
-    wanted = similarity_jobs(open_artworks(paths), paths, params, backbones)
+    artworks = open_artworks(paths)
+    check_finished(paths.step("regions"), set(artworks["shard"].to_pylist()), by_hand=True)
+    wanted = similarity_jobs(artworks, paths, params, backbones)
     process = functools.partial(compare_shard, paths=paths, params=params, backbones=backbones)
-    return map_shards("similarity", paths.step("similarity"), wanted, process, parallel)
+    recipe = _recipe(params, backbones)
+    return map_shards("similarity", paths.step("similarity"), wanted, process, parallel, recipe=recipe)
 
 
 def similarity_jobs(
@@ -101,17 +105,20 @@ def similarity_jobs(
     work as it is. `artworks`: as of `tables.open_artworks`. `shards`: only these. Raises `UserError` as
     `build_similarity` does.
     """
-    model = (backbones.clip.name, verify_weights(backbones.clip.checkpoint), backbones.clip.precision)
-    settings = (params.utterances, params.regions, params.fit)
-    code = code_fingerprint(__name__)
+    recipe = _recipe(params, backbones)
     utterances, columns = open_utterances(paths), ("key", "path", "width", "height", "sha256")
     inputs = input_digests(artworks, utterances, columns, paths.wikiart, shards)
     return {
-        shard: fingerprint(
-            model, settings, code, digest, columns_digest(paths, "regions", shard, ("key", "boxes"))
-        )
+        shard: fingerprint(recipe, digest, columns_digest(paths, "regions", shard, ("key", "boxes")))
         for shard, digest in inputs.items()
     }
+
+
+def _recipe(params: SimilarityParams, backbones: BackbonesParams) -> str:
+    """What all shards share."""
+    model = (backbones.clip.name, verify_weights(backbones.clip.checkpoint), backbones.clip.precision)
+    settings = (params.utterances, params.regions, params.fit)
+    return fingerprint(model, settings, code_fingerprint(__name__))
 
 
 def compare_shard(

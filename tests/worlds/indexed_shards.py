@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.common import schema
+from pipeline.common.digests import digests, write_sidecar
 from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.tars import npy_bytes, read_tar, write_tar
+from pipeline.parallel.shard_folder import shard_files
 from pipeline.shards.step import ShardsParams, build_shards
 from pipeline.shards.verify import Problem, verify_shards
 
@@ -89,6 +91,13 @@ def feature_sample(key: str, number: int) -> dict[str, bytes]:
     }
 
 
+def vouch(folder: Path, shard: int, rejects: Iterable[tuple[str, str]] = (), recipe: str = "one") -> None:
+    """The sidecar of a shard as it is now, as if a step had just made it."""
+    listed = [{"key": key, "reason": reason} for key, reason in rejects]
+    content = {"fingerprint": "", "recipe": recipe, "kept": 2, "rejects": listed, "counts": {}}
+    write_sidecar(folder, shard, {**content, "files": digests(shard_files(folder, shard))})
+
+
 def write_shards(paths: Paths, count: int = 6, shards: int = 2) -> None:
     """Features and masks tars, sidecars and the artworks table of `count` artworks in `shards` shards."""
     samples = list(enumerate(artworks(count)))
@@ -97,6 +106,8 @@ def write_shards(paths: Paths, count: int = 6, shards: int = 2) -> None:
         stem = schema.shard_stem(shard)
         write_tar(paths.step("features") / f"{stem}.tar", ((k, feature_sample(k, n)) for n, (k, _) in here))
         write_tar(paths.step("masks") / f"{stem}.tar", ((k, mask_sample(k, n, p)) for n, (k, p) in here))
+        for step in ("features", "masks"):
+            vouch(paths.step(step), shard)
     rows = [
         {
             "key": key,
@@ -267,8 +278,10 @@ def copy_of(indexed: Path, tmp_path: Path) -> Paths:
 
 
 def rewrite(path: Path, change: Callable[[list[Any]], list[Any]]) -> None:
-    """Put a tar's samples through `change` and write them back as a whole, valid tar."""
+    """Put a tar's samples through `change` and write them back as a whole, valid tar, as its step would."""
     write_tar(path, change(list(read_tar(path))))
+    if path.stem.isdigit():
+        vouch(path.parent, int(path.stem))
 
 
 def verify(paths: Paths) -> list[Problem]:

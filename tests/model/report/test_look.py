@@ -97,8 +97,7 @@ def test_a_rejected_artwork_says_why(world: Paths, tmp_path: Path) -> None:
     shutil.copytree(world.data.parent, root)
     paths = indexed_shards.paths_in(root)
     key = indexed_shards.keys(8)[1]
-    rejects = [{"key": key, "reason": "no-regions"}]
-    write_json(paths.step("regions") / "000001.json", {"fingerprint": "", "kept": 1, "rejects": rejects})
+    indexed_shards.vouch(paths.step("regions"), 1, rejects=[(key, "no-regions")])
     assert "regions: no-regions" in look(paths, key, tmp_path / "page.html").read_text(encoding="utf-8")
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.common.digests import read_sidecar
 from pipeline.common.fingerprint import sha256_file
-from pipeline.parallel.shard_folder import read_sidecar
 from tests.fault_driver import STEPS
 from tests.imports import ROOT
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.common.digests import read_sidecar
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import write_bytes
 from pipeline.common.lock import only_writer
 from pipeline.common.progress import ShardMeter, ShardProgress
 from pipeline.parallel import map_shards as map_shards_module
 from pipeline.parallel.map_shards import ParallelParams, map_shards
-from pipeline.parallel.shard_folder import read_sidecar
 from pipeline.parallel.shard_result import ShardResult
 
 JOBS = {0: "a", 1: "b", 2: "c"}

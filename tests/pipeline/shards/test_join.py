@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.common.errors import UserError
-from pipeline.common.files import write_json
 from pipeline.common.tars import read_tar
 from pipeline.reader.index import Index
 from pipeline.shards.step import ShardsParams, build_shards
@@ -29,8 +28,7 @@ def test_a_rejected_artwork_is_left_out_with_its_reason(tmp_path: Path) -> None:
     tar = paths.step("masks") / "000001.tar"
     gone = next(read_tar(tar))[0]
     indexed_shards.rewrite(tar, lambda samples: samples[1:])
-    rejects = [{"key": gone, "reason": "truncated"}]
-    write_json(paths.step("regions") / "000001.json", {"fingerprint": "", "kept": 2, "rejects": rejects})
+    indexed_shards.vouch(paths.step("regions"), 1, rejects=[(gone, "truncated")])
     metrics = build_shards(paths, ShardsParams())
     assert (metrics["kept"], metrics["rejected"]) == (5, 1)
     assert metrics["rejects"]["shards"] == {"regions: truncated": 1}
@@ -48,8 +46,7 @@ def test_an_artwork_that_both_tars_lack_is_named(tmp_path: Path) -> None:
         UserError, match=f"shard 000001: key {gone} is in neither tar, and no step rejected it"
     ):
         build_shards(paths, ShardsParams())
-    rejects = [{"key": gone, "reason": "truncated"}]
-    write_json(paths.step("features") / "000001.json", {"fingerprint": "", "kept": 2, "rejects": rejects})
+    indexed_shards.vouch(paths.step("features"), 1, rejects=[(gone, "truncated")])
     assert build_shards(paths, ShardsParams())["kept"] == 5
 
 
@@ -78,6 +75,9 @@ def test_a_missing_or_cut_tar_is_named(tmp_path: Path, file: str) -> None:
     indexed_shards.write_shards(paths)
     tar = paths.step(file) / "000001.tar"
     tar.write_bytes(tar.read_bytes()[:1400])
+    with pytest.raises(UserError, match=rf"1 of 2 shards of .*{file} are not finished \(000001\).*run the {file}"):
+        build_shards(paths, ShardsParams())
+    indexed_shards.vouch(tar.parent, 1)
     with pytest.raises(UserError, match=rf"{file}/000001.tar is damaged"):
         build_shards(paths, ShardsParams())
     tar.unlink()

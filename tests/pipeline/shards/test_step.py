@@ -37,6 +37,7 @@ def test_unchanged_shards_are_not_read_again(tmp_path: Path, capsys: pytest.Capt
     assert {path: path.stat().st_mtime_ns for path in cache_folder(paths).iterdir()} == before
     members = {name: data[::-1] if name == "awe.png" else data for name, data in samples[0][1].items()}
     write_tar(tar, [(samples[0][0], members), *samples[1:]])
+    indexed_shards.vouch(tar.parent, 1)
     os.utime(tar, ns=(1, 1))  # another time, whatever the clock's grain
     build_shards(paths, ShardsParams())
     assert "1 shard(s) already done, 1 to do" in capsys.readouterr().err
@@ -115,6 +116,7 @@ def test_a_tar_of_another_writer_serves_as_well(tmp_path: Path) -> None:
                 info = tarfile.TarInfo(f"{key}.{name}")
                 info.size, info.mtime = len(content), random.Random(name).random()
                 out.addfile(info, io.BytesIO(content))
+    indexed_shards.vouch(tar.parent, 0)
     build_shards(paths, ShardsParams())
     index = Index.load(paths.step("shards"))
     assert index.read(samples[1][0], "clip.npy") == samples[1][1]["clip.npy"]
