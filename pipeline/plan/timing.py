@@ -8,6 +8,7 @@ measured.
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import time
 from collections.abc import Callable, Sequence
@@ -21,14 +22,13 @@ from pipeline.backbones.decode_ahead import WAITED
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.files import write_bytes, write_parquet
 from pipeline.common.params import Paths, load_params
-from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import REGIONS, SIMILARITY, shard_stem
 from pipeline.common.tables import read_artworks, read_groups, read_regions
 from pipeline.features.params import FeaturesParams
 from pipeline.features.step import encode_shard
 from pipeline.masks.recipe import MasksParams
 from pipeline.masks.step import build_masks
-from pipeline.parallel.map_shards import ParallelParams
+from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.regions.params import RegionsParams
 from pipeline.regions.step import build_regions
 from pipeline.releases.artemis import COLUMNS, Annotation
@@ -196,9 +196,7 @@ class _SampleRun:
     def _features(self) -> None:
         """Not `build_features`, which measures a rate of its own first."""
         s = self.settings
-        process = functools.partial(
-            encode_shard, paths=self.paths, params=s.features, backbones=s.backbones
-        )
+        process = functools.partial(encode_shard, paths=self.paths, params=s.features, backbones=s.backbones)
         map_shards("features", self.paths.step("features"), {0: ""}, process, ParallelParams())
 
     def _make_up(self, step: str) -> None:

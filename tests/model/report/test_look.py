@@ -8,7 +8,7 @@ import pytest
 
 from model.report.look import find_artwork, look
 from pipeline.common.errors import UserError
-from pipeline.common.files import write_json, write_parquet
+from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.schema import REGIONS, SIMILARITY
 from tests.model.report.test_step import Page, assert_loads_nothing

@@ -75,7 +75,9 @@ def test_a_missing_or_cut_tar_is_named(tmp_path: Path, file: str) -> None:
     indexed_shards.write_shards(paths)
     tar = paths.step(file) / "000001.tar"
     tar.write_bytes(tar.read_bytes()[:1400])
-    with pytest.raises(UserError, match=rf"1 of 2 shards of .*{file} are not finished \(000001\).*run the {file}"):
+    with pytest.raises(
+        UserError, match=rf"1 of 2 shards of .*{file} are not finished \(000001\).*run the {file}"
+    ):
         build_shards(paths, ShardsParams())
     indexed_shards.vouch(tar.parent, 1)
     with pytest.raises(UserError, match=rf"{file}/000001.tar is damaged"):
