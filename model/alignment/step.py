@@ -28,6 +28,7 @@ from pipeline.common.fingerprint import sha256_file
 from pipeline.common.lock import writes
 from pipeline.common.machine import torch_device
 from pipeline.common.params import STRICT, Paths
+from pipeline.common.tables import table_file
 
 PAD, UNKNOWN = "<pad>", "<unk>"
 
@@ -173,10 +174,9 @@ def build_alignment(paths: Paths, params: AlignmentParams) -> dict[str, Any]:
     Returns the counts. Raises `UserError` when the utterances are not there, none is for training, or
     ArtEmis's files cannot be used.
     """
-    source = paths.step("utterances") / "utterances.parquet"
-    if not source.is_file():
-        raise UserError(f"{source} is missing; run the utterances step")
-    table = pq.read_table(source, columns=["artemis_id", "emotion", "utterance", "split"])
+    table = pq.read_table(
+        table_file(paths, "utterances"), columns=["artemis_id", "emotion", "utterance", "split"]
+    )
     table = table.sort_by("artemis_id")  # the order of the csv, whatever the file's
     splits = np.array(table["split"].to_pylist(), dtype=object)
     sentences = np.array(table["utterance"].to_pylist(), dtype=object)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from model.baselines.params import ObjectsParams
 from model.maps.method import Method
+from pipeline.common.digests import check_file
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.geometry import pixel_ranges
@@ -96,7 +97,7 @@ def read_regions(folder: Path, keys: Collection[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         for file in files:
-            table = pq.read_table(file, columns=names)
+            table = pq.read_table(check_file(file), columns=names)
             mask = pc.is_in(table["key"], wanted)
             rows += table.filter(mask).cast(schema).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -14,9 +14,9 @@ from model.baselines.params import BaselinesParams, ObjectsParams
 from model.baselines.rows import ROWS, write_rows
 from model.baselines.wesd_training import NAME as WESD
 from model.baselines.wesd_training import run_wesd
-from pipeline.common.errors import UserError
 from pipeline.common.lock import writes
 from pipeline.common.params import Paths
+from pipeline.common.tables import table_file
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem, load_items
 
@@ -53,11 +53,6 @@ def build_baselines(paths: Paths, params: BaselinesParams) -> dict[str, Any]:
 
 
 def _items(paths: Paths) -> tuple[Sequence[ApoloItem], int]:
-    tables = []
-    for name in ("utterances", "artworks"):
-        path = paths.step("utterances") / f"{name}.parquet"
-        if not path.is_file():
-            raise UserError(f"{path} does not exist; run the utterances step first")
-        tables.append(pq.read_table(path))
-    items, rejects = load_items(paths.apolo, *tables)
+    utterances, artworks = (pq.read_table(table_file(paths, name)) for name in ("utterances", "artworks"))
+    items, rejects = load_items(paths.apolo, utterances, artworks)
     return items, len(rejects)

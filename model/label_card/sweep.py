@@ -26,7 +26,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.geometry import frame_size
 from pipeline.common.params import STRICT, Paths
 from pipeline.common.schema import REGIONS
-from pipeline.common.tables import shard_file, table_file
+from pipeline.common.tables import table_file, whole_shard_file
 from pipeline.masks import raster
 from pipeline.masks.raster import Aggregate
 from pipeline.masks.recipe import MasksParams, region_runs, weigh
@@ -150,12 +150,12 @@ def read_source(paths: Paths, keys: set[str]) -> RecipeSource:
     lineages: set[str] = set()
     for shard in sorted({row["shard"] for row in works.values()}):
         similar: dict[str, dict[str, np.ndarray]] = {}
-        file = shard_file(paths, "similarity", shard)
+        file = whole_shard_file(paths, "similarity", shard)
         for row in pq.read_table(file, columns=["key", "emotion", "scores"], filters=wanted).to_pylist():
             similar.setdefault(row["key"], {})[row["emotion"]] = np.array(row["scores"], np.float64)
         lineages.add((pq.read_schema(file).metadata or {}).get(b"lineage", b"{}").decode())
         regions = pq.read_table(
-            shard_file(paths, "regions", shard),
+            whole_shard_file(paths, "regions", shard),
             schema=REGIONS,
             columns=["key", "boxes", "masks", "source"],
             filters=wanted,

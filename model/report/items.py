@@ -111,7 +111,7 @@ class Results:
         self.maps = TarMembers((folder / "maps.tar" for folder in folders), "the predict step")
         works = pq.read_table(table_file(paths, "artworks"))
         self.files = dict(zip(works["key"].to_pylist(), works["path"].to_pylist(), strict=True))
-        utterances = pq.read_table(paths.step("utterances") / "utterances.parquet")
+        utterances = pq.read_table(table_file(paths, "utterances"))
         self.items = {(i.key, i.emotion): i for i in load_items(paths.apolo, utterances, works)[0]}
         self.teacher = PseudoMasks(paths, (key for key, _ in self.items))
 

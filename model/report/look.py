@@ -20,6 +20,7 @@ from model.maps.map_files import decode_npy, decode_png
 from model.maps.overlay import boxed, data_uri, fit, lit, overlay
 from model.metrics.segmentation import foreground, foreground_iou
 from model.report.templates import artist_and_title, environment
+from pipeline.common.digests import check_file
 from pipeline.common.emotions import ALL_EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
@@ -147,7 +148,9 @@ def _one(paths: Paths, step: str, work: dict[str, Any]) -> dict[str, Any] | None
 def _rows(path: Path, work: dict[str, Any]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    rows: list[dict[str, Any]] = pq.read_table(path, filters=pc.field("key") == work["key"]).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(
+        check_file(path), filters=pc.field("key") == work["key"]
+    ).to_pylist()
     return rows
 
 
@@ -213,7 +216,7 @@ def _truths(paths: Paths, work: dict[str, Any]) -> dict[str, np.ndarray]:
     if not utterances.is_file() or not (paths.apolo / "apolo.json").is_file():
         return {}
     truths = {}
-    for item in load_items(paths.apolo, pq.read_table(utterances))[0]:
+    for item in load_items(paths.apolo, pq.read_table(check_file(utterances)))[0]:
         if item.key == work["key"]:
             try:
                 truths[item.emotion] = load_truth(item.map_path)

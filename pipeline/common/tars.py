@@ -97,7 +97,7 @@ def scan_tar(path: Path) -> Listing:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for info in tar:
-                    if info.size < 0 or tar.offset > size:
+                    if info.size < 0 or not end < tar.offset <= size:
                         why = f"{info.name!r} ends at byte {tar.offset}, the file at byte {size}"
                         return Listing(members, refused, Damage("cut", end, why))
                     end, last = tar.offset, f"after {info.name!r}"

@@ -39,10 +39,9 @@ from pipeline.reader.tar_paths import FILES
 from pipeline.shards.croissant_card import croissant_card
 from pipeline.shards.hub_card import hub_card
 from pipeline.shards.join import Joined, cache_folder, join_jobs, join_shard, load_joined
+from pipeline.shards.verify import WRITTEN
 
 HERE = ParallelParams()
-WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md")
-"""What the step writes, and then a digest of each."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)

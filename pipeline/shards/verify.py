@@ -18,15 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.common.digests import HASHES
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.progress import ShardMeter
-from pipeline.common.schema import INDEX, shard_stem
+from pipeline.common.schema import INDEX, REJECTS, shard_stem
 from pipeline.common.tars import Listing, Member, scan_tar
 from pipeline.reader.tar_paths import FILES, tar_path
 
 Kind = Literal[
-    "index",  # index.parquet or stats.json is missing, unreadable or not the one that the step wrote
+    "index",  # a file beside the index is missing, unreadable or not the one that the step wrote
     "missing-tar",
     "unknown-tar",  # a tar that the index does not know
     "truncated",  # the tar ends too early
@@ -39,6 +40,12 @@ Kind = Literal[
     "checksum",  # an artwork's bytes changed
     "stray-bytes",  # bytes changed outside of the artworks' data: tar headers or padding
 ]
+
+
+WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md")
+"""What the `shards` step writes beside the digests of these."""
+NEEDED = {HASHES, "index.parquet", "stats.json", "rejects.parquet"}
+"""Without these no tar can be checked."""
 
 
 @dataclass(frozen=True)
@@ -92,31 +99,53 @@ def verify_shards(folder: Path, threads: int = 2) -> list[Problem]:
     """
     if not any((folder / name).is_file() for name in ("index.parquet", "stats.json")):
         raise UserError(f"{folder} is no shards folder: it has no index.parquet; run the shards step")
+    problems = _files(folder)
+    if {problem.file for problem in problems} & NEEDED:
+        return problems
     try:
-        statistics = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
-        recorded = {entry["shard"]: {f: entry[f] for f in FILES} for entry in statistics["shards"]}
-        index = folder / "index.parquet"
-        found = sha256_file(index)
-        rows = pq.read_table(index, schema=INDEX)
-        rejected = set(pq.read_table(folder / "rejects.parquet")["source"].to_pylist())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [Problem("index", folder.name, None, None, f"{error}; run the shards step again")]
-    if found != statistics["index"]["sha256"]:
-        return [
-            Problem("index", index.name, None, None, "not the one of stats.json; run the shards step again")
-        ]
-    unknown = sorted(set(rows["shard"].unique().to_pylist()) - recorded.keys())
-    if unknown:
-        detail = f"shard {shard_stem(unknown[0])} of {index.name} is not in stats.json; run the shards step"
-        return [Problem("index", folder.name, None, None, detail)]
+        recorded, rows, rejected = _read(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        why = f"what the step wrote cannot be read ({error!r}); run the shards step again"
+        return [*problems, Problem("index", folder.name, None, None, why)]
     meter = ShardMeter("verify", len(recorded), rows.num_rows, skipped=0)
-    problems: list[Problem] = []
     with ThreadPoolExecutor(threads) as pool:
         check = partial(_verify_shard, folder, rejected, rows)
         for found_here, artworks in pool.map(check, recorded, recorded.values()):
             problems += found_here
             meter.finish(artworks)
     return problems + _unknown_tars(folder, set(recorded))
+
+
+def _files(folder: Path) -> list[Problem]:
+    """Files of the folder that are not those that the step wrote; their bytes alone are looked at."""
+    try:
+        hashes = json.loads((folder / HASHES).read_text(encoding="utf-8"))
+        wanted = {name: hashes[name] for name in WRITTEN}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"the digests of the other files cannot be read ({error!r}); run the shards step again"
+        return [Problem("index", HASHES, None, None, why)]
+    problems = []
+    for name, digest in wanted.items():
+        try:
+            same = sha256_file(folder / name) == digest
+            detail = "damaged or changed: its SHA-256 is another"
+        except OSError as error:
+            same, detail = False, f"cannot be read ({error.strerror})"
+        if not same:
+            problems.append(Problem("index", name, None, None, f"{detail}; run the shards step again"))
+    return problems
+
+
+def _read(folder: Path) -> tuple[dict[int, dict[str, Any]], pa.Table, set[str]]:
+    """Of each shard the tars' sizes and digests; the index; keys that the step left out."""
+    statistics = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
+    recorded = {int(entry["shard"]): {f: dict(entry[f]) for f in FILES} for entry in statistics["shards"]}
+    rows = pq.read_table(folder / "index.parquet", schema=INDEX)
+    rejected = set(pq.read_table(folder / "rejects.parquet", schema=REJECTS)["source"].to_pylist())
+    unknown = sorted(set(rows["shard"].unique().to_pylist()) - recorded.keys())
+    if unknown:
+        raise ValueError(f"shard {shard_stem(unknown[0])} of index.parquet is not in stats.json")
+    return recorded, rows, rejected
 
 
 def _unknown_tars(folder: Path, known: set[int]) -> list[Problem]:

@@ -22,6 +22,7 @@ import pydantic
 from pydantic import Field
 
 from pipeline.common import schema
+from pipeline.common.digests import write_digests
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_atomic, write_parquet
 from pipeline.common.lock import writes
@@ -101,6 +102,7 @@ def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     _write_by_shard(out / "artworks.parquet", pictures, params.num_shards)
     write_parquet(out / "rejects.parquet", _reject_table(every_reject))
     write_parquet(out / "doubles.parquet", pa.Table.from_pylist(doubles, schema.DOUBLES))
+    write_digests(out, ("utterances.parquet", "artworks.parquet", "rejects.parquet", "doubles.parquet"))
     _tell_doubles(doubles, out)
     return {
         "rows_in": rows.count,

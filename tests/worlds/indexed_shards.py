@@ -86,7 +86,7 @@ def feature_sample(key: str, number: int) -> dict[str, bytes]:
         "sam.npy": npy_bytes(rng.normal(size=(8, 4, 4)).astype(np.float16)),
         "clip.npy": npy_bytes(rng.normal(size=(9, 8)).astype(np.float16)),
         "json": json.dumps(
-            {"key": key, "height": 32, "width": 48, "sam": "made up"}, sort_keys=True
+            {"key": key, "height": 32, "width": 48, "sam": "made up", "clip": "made up"}, sort_keys=True
         ).encode(),
     }
 

@@ -1,14 +1,17 @@
 """`shards.verify`: any damage is found and named, and nothing leaves its folder."""
 
-import json
+import io
 import shutil
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.common.digests import write_digests
 from pipeline.common.errors import UserError
 from pipeline.common.tars import read_tar, write_tar
 from pipeline.reader.statistics import read_statistics
@@ -152,15 +155,60 @@ def test_a_missing_tar(indexed: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_an_index_that_is_not_the_steps(indexed: Path, tmp_path: Path) -> None:
+WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md", "sha256.json")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_any_change_of_a_file_beside_the_index_is_found_and_named(
+    indexed: Path, tmp_path: Path, name: str
+) -> None:
     paths = indexed_shards.copy_of(indexed, tmp_path)
-    index = paths.step("shards") / "index.parquet"
-    whole = index.read_bytes()
-    for bytes_ in (whole[:-1], b"", whole + b" "):
-        index.write_bytes(bytes_)
+    file = paths.step("shards") / name
+    assert {path.name for path in file.parent.iterdir()} == set(WRITTEN)
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    foreign = io.BytesIO()
+    pq.write_table(pa.table({"a": [1]}), foreign)
+    more = whole + b" x"  # of a JSON file, a space more is none
+    for damaged in (whole[:-2], b"", more, bytes(flipped), b"{}", b"[" * 100_000, foreign.getvalue()):
+        file.write_bytes(damaged)
+        problems = indexed_shards.verify(paths)
+        assert problems and {p.kind for p in problems} == {"index"}
+        assert name == "sha256.json" or [p.file for p in problems] == [name]
+    file.unlink()
+    assert [p.file for p in indexed_shards.verify(paths)] == [name]
+    file.write_bytes(whole)
+    assert indexed_shards.verify(paths) == []
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "stats.json"])
+def test_a_foreign_file_with_its_right_digest_is_a_problem_and_no_crash(
+    indexed: Path, tmp_path: Path, name: str
+) -> None:
+    paths = indexed_shards.copy_of(indexed, tmp_path)
+    foreign = io.BytesIO()
+    pq.write_table(pa.table({"source": [1], "shard": ["x"]}), foreign)
+    for content in (b'{"shards": 3}', b'{"shards": [{"shard": 0}]}', b"[]", foreign.getvalue()):
+        (paths.step("shards") / name).write_bytes(content)
+        write_digests(paths.step("shards"), [n for n in WRITTEN if n != "sha256.json"])
         assert [p.kind for p in indexed_shards.verify(paths)] == ["index"]
-    (paths.step("shards") / "stats.json").write_text(json.dumps({"shards": 3}))
-    assert [p.kind for p in indexed_shards.verify(paths)] == ["index"]
+
+
+@pytest.mark.parametrize("kind", [b"0", b"x", b"g", b"L", b"K", b"S"])
+@pytest.mark.parametrize("size", [2**33, 2**62, 2**63, 2**70, -5, -(2**40)])
+def test_a_header_with_a_size_that_no_file_has(indexed: Path, tmp_path: Path, kind: bytes, size: int) -> None:
+    """Sizes that octal digits cannot say are written in base 256, where they may be anything."""
+    paths = indexed_shards.copy_of(indexed, tmp_path)
+    tar = paths.step("masks") / "000001.tar"
+    data = bytearray(tar.read_bytes())
+    data[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    data[156:157] = kind
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    tar.write_bytes(data)
+    problems = indexed_shards.verify(paths)
+    assert problems and {(p.file, p.shard) for p in problems} == {("masks", 1)}
 
 
 def test_a_folder_without_shards_is_the_users_mistake(tmp_path: Path) -> None:
