@@ -12,6 +12,7 @@ from model.emosem.network import EmoSEM, build_emosem
 from pipeline.backbones.language_model import language_model_files, load_tokenizer, read_gpt2
 from pipeline.backbones.sam_weights import decoder_heads, read_sam
 from pipeline.backbones.tensors import sizes_beside, weight_files
+from pipeline.backbones.weight_hashes import weights_sha256
 from pipeline.common.emotions import EMOTIONS, prompt
 from pipeline.common.errors import UserError
 
@@ -126,6 +127,11 @@ def pretrained_files(sam_checkpoint: Path, language_model: Path) -> list[Path]:
     beside = {sizes_beside(sam_checkpoint), sam[0].with_name("config.json")}
     sizes = sorted(file for file in beside if file.is_file())
     return [*sam, *sizes, *language_model_files(language_model)]
+
+
+def pretrained_digests(sam_checkpoint: Path, language_model: Path) -> dict[str, str]:
+    """SHA-256 of the weights that a model begins with, by what they are."""
+    return {"SAM": weights_sha256(sam_checkpoint), "language model": weights_sha256(language_model)}
 
 
 def initialise(model: EmoSEM, sam_state: dict[str, Tensor], gpt2_state: dict[str, Tensor]) -> None:

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import pydantic
 
+from model.emosem.pretrained import pretrained_digests
 from model.emosem.provenance import ClipProvenance, DatasetProvenance, Provenance, SamProvenance
-from pipeline.common.fingerprint import as_json, sha256_file
+from pipeline.common.fingerprint import as_json
 from pipeline.common.params import Paths
 from pipeline.reader.index import Index
 
@@ -50,10 +51,7 @@ def describe_run(
         dataset=_dataset(index.folder, _is_gallery(paths, index)),
         variant=variant,
         training={key: value for key, value in as_json(training).items() if key != "variants"},
-        started_from={
-            "SAM": sha256_file(sam_checkpoint),
-            "language model": sha256_file(language_model / "model.safetensors"),
-        },
+        started_from=pretrained_digests(sam_checkpoint, language_model),
         validation=dict(validation),
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
     )

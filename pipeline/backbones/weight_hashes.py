@@ -43,9 +43,13 @@ def verify_weights(path: Path) -> str:
         beside = (file for file in path.iterdir() if file.suffix in READ_BESIDE and file.is_file())
         files = sorted({*weight_files(path), *beside})
         return fingerprint({file.relative_to(path).as_posix(): _digest(file) for file in files})
-    if len(files := weight_files(path)) > 1:
-        return fingerprint({file.name: _digest(file) for file in files})
-    return _digest(path)
+    return weights_sha256(path)
+
+
+def weights_sha256(path: Path) -> str:
+    """Hex SHA-256 of a network's weights alone: of their file, or of the names and hashes of several."""
+    files = weight_files(path)
+    return _digest(files[0]) if len(files) == 1 else fingerprint({f.name: _digest(f) for f in files})
 
 
 def _verify_listed(path: Path, root: Path) -> str:

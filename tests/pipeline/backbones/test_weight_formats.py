@@ -14,14 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
-from model.emosem.pretrained import build_pretrained, load_sam_decoder, pretrained_files
+from model.emosem.pretrained import build_pretrained, load_sam_decoder, pretrained_digests, pretrained_files
 from pipeline.backbones.clip import load_clip
 from pipeline.backbones.language_model import read_gpt2
 from pipeline.backbones.params import ClipParams, SamParams
 from pipeline.backbones.sam import load_sam, load_sam_model
-from pipeline.backbones.tensors import read_tensors
+from pipeline.backbones.tensors import read_tensors, weight_files
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.errors import UserError
+from pipeline.common.fingerprint import sha256_file
 from pipeline.doctor.check_weights import CHECKS
 from tests.worlds import trained_shards, transformers_copies
 from tests.worlds.backbones import write_backbones
@@ -314,6 +315,9 @@ def test_a_gpt2_in_any_layout_is_what_transformers_reads(
     read = {file.name for file in pretrained_files(sam, folder)}
     written = {file.name for file in folder.iterdir() if "model" in file.name}
     assert written <= read | {"README.md"}
+    plain = [path for path in weight_files(folder) if path.suffix != ".json"]
+    digest = pretrained_digests(sam, folder)["language model"]
+    assert len(digest) == 64 and (len(plain) > 1 or digest == sha256_file(plain[0]))
     before = verify_weights(folder)
     (folder / "README.md").write_text("a line")
     assert verify_weights(folder) == before
