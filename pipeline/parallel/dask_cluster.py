@@ -7,7 +7,6 @@ whose results died there, and counts deaths by a setting of the scheduler, which
 """
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import os
@@ -16,11 +15,13 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.progress import INTERVAL, ShardMeter
 from pipeline.common.schema import shard_stem
+from pipeline.parallel.patience import Question, within
 from pipeline.parallel.shard_result import FailedShard, Process, Results, ShardResult
 from pipeline.parallel.worker import Ticket
 
@@ -49,7 +50,7 @@ def local_client(workers: int, gpus: Sequence[str]) -> Iterator[Any]:
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
     }
-    quiet = {"silence_logs": logging.ERROR}
+    quiet = {"silence_logs": logging.CRITICAL}
     options: dict[str, Any] = {"nthreads": 1, "host": LOCALHOST, "memory_limit": 0, **quiet}
     spec = {
         number: {
@@ -81,6 +82,7 @@ def foreign_client(address: str) -> Iterator[Any]:
     from distributed import Client
 
     try:
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is ours to tell
         client = Client(address, timeout=CONNECT)
     except (OSError, ValueError, ImportError) as error:  # no answer, no such host, no such protocol
         raise UserError(
@@ -91,65 +93,13 @@ def foreign_client(address: str) -> Iterator[Any]:
         yield client
 
 
-def check_workers(client: Any, ticket: Ticket, address: str, timeout: float, step: str) -> None:
-    """Wait for workers and ask each whether it is fit.
-
-    Args:
-        client: of the cluster at `address`.
-        ticket: the run that they are to join.
-        address: of the scheduler, for messages.
-        timeout: seconds to wait for a first worker.
-        step: name shown with the messages.
-
-    Raises:
-        UserError: no worker came, or everyone's objections.
-    """
-    if not client.nthreads():
-        print(f"{step}: waiting for a first worker", file=sys.stderr)
-    try:
-        client.wait_for_workers(1, timeout=timeout)
-    except TimeoutError:
-        raise UserError(
-            f"the cluster at {address} has had no worker for {timeout:g} s; start "
-            "some (docs/cluster.md), or raise parallel.worker_timeout"
-        ) from None
-
-    def version() -> str:
-        return ".".join(str(part) for part in sys.version_info[:2])
-
-    def ask(fields: dict[str, Any]) -> str | None:
-        # a nested function is pickled by value, so it also runs where our package cannot be imported
-        try:
-            from pipeline.parallel.worker import Ticket
-
-            return Ticket(**fields).objection()
-        except Exception as error:
-            return f"cannot use this repository's `pipeline` package ({type(error).__name__}: {error})"
-
-    problems = {
-        name: f"runs Python {theirs}, and this is {version()}"
-        for name, theirs in client.run(version).items()
-        if theirs != version()
-    }
-    if not problems:
-        answers = client.run(ask, dataclasses.asdict(ticket))
-        problems = {name: answer for name, answer in answers.items() if answer}
-    if problems:
-        raise UserError(
-            f"{len(problems)} worker(s) of the cluster at {address} cannot be used:\n"
-            + "\n".join(f"  {name} {problem}" for name, problem in sorted(problems.items()))
-        )
-    while any(client.run(ticket.progress, on_error="ignore").values()):
-        print(f"{step}: waiting for workers that are still at a shard of a run that ended", file=sys.stderr)
-        time.sleep(POLL)
-
-
 def run_on_workers(
     client: Any,
     ticket: Ticket,
     process: Process,
     retries: int,
     timeout: float,
+    silence: float,
     meter: ShardMeter,
     todo: Sequence[int],
     begin: Callable[[int], None],
@@ -162,6 +112,7 @@ def run_on_workers(
         process: what makes a shard; picklable.
         retries: times a shard is tried again after its worker died; then it has failed.
         timeout: seconds to wait while there is no worker at all.
+        silence: seconds without a sign of life after which a worker counts as dead, the scheduler as gone.
         meter: shown how far the workers are.
         todo: shards to do.
         begin: called before each.
@@ -170,10 +121,31 @@ def run_on_workers(
         UserError: a worker could not even begin.
         RunFailed: no worker is left, or the scheduler is gone.
     """
-    crew = _Crew(client, meter.step, functools.partial(ticket.run, process))
+    crew = _Crew(client, meter.step, functools.partial(ticket.run, process), silence)
+    try:
+        yield from _hand_out(crew, ticket, retries, timeout, meter, todo, begin)
+    except (OSError, CancelledError, TimeoutError) as error:  # CommClosedError is an OSError
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise RunFailed(
+            f"{meter.step}: the Dask scheduler is gone, or does not answer any more ({why}). Finished shards "
+            "are kept: start it again, or name another one, and run the same command"
+        ) from None
+
+
+def _hand_out(
+    crew: "_Crew",
+    ticket: Ticket,
+    retries: int,
+    timeout: float,
+    meter: ShardMeter,
+    todo: Sequence[int],
+    begin: Callable[[int], None],
+) -> Results:
+    """The loop of `run_on_workers`. Nothing in it waits for a worker, and for the scheduler not for ever."""
     waiting = deque(todo)
     deaths: Counter[int] = Counter()
     last_seen = last_asked = time.monotonic()
+    progress: Question[Any] | None = None
     while waiting or crew.at_work:
         now = time.monotonic()
         alive = crew.alive()
@@ -186,7 +158,8 @@ def run_on_workers(
                 yield shard, _killed(deaths[shard])
                 continue
             print(
-                f"{meter.step}: the worker of shard {shard_stem(shard)} died, trying again", file=sys.stderr
+                f"{meter.step}: the worker of shard {shard_stem(shard)} died or fell silent, trying again",
+                file=sys.stderr,
             )
             waiting.append(shard)  # at the end: should it be poison, the others are safe by then
         for address in sorted(alive - crew.busy()):
@@ -194,34 +167,53 @@ def run_on_workers(
                 begin(waiting[0])
                 crew.send(address, waiting.popleft())
         yield from crew.collect()
-        if crew.at_work and now - last_asked > INTERVAL / 2:
-            last_asked = now
-            answers = client.run(ticket.progress, workers=sorted(crew.busy()), on_error="ignore").values()
-            at_work = [answer for answer in answers if answer is not None]
+        if progress is not None and (answer := progress.answer()) is not None:
+            progress = None
+            at_work = [each for each in answer[0].values() if each is not None]
             device = next((device for _, device in at_work if device), "")
             meter.update(sum(artworks for artworks, _ in at_work), device)
+        if progress is None and crew.at_work and now - last_asked > INTERVAL / 2:
+            last_asked = now
+            progress = Question(functools.partial(crew.progress, ticket))  # a hung worker never answers
 
 
 def _killed(times: int) -> FailedShard:
     return FailedShard(
-        f"its worker process died {times} time(s), most often because the machine ran out of memory (`dmesg` "
-        "tells): use fewer workers or smaller batches"
+        f"its worker process died or fell silent {times} time(s), most often because the machine ran out of "
+        "memory (`dmesg` tells): use fewer workers or smaller batches"
     )
 
 
 class _Crew:
     """The workers of a cluster, and the shard that each of them has, at most one."""
 
-    def __init__(self, client: Any, step: str, task: Callable[[int], ShardResult | FailedShard]) -> None:
-        self.client, self.step, self.task = client, step, task
+    def __init__(
+        self, client: Any, step: str, task: Callable[[int], ShardResult | FailedShard], silence: float
+    ) -> None:
+        self.client, self.step, self.task, self.silence = client, step, task, silence
         self.at_work: dict[Any, tuple[int, str]] = {}
+        self._heard: dict[str, tuple[float, float]] = {}
 
     def alive(self) -> set[str]:
-        """Addresses of today's workers."""
-        try:
-            return set(self.client.nthreads())
-        except OSError as error:  # CommClosedError is one
-            raise RunFailed(f"{self.step}: the Dask scheduler is gone ({error})") from None
+        """Addresses of today's workers that the scheduler hears. Raises `OSError`, `TimeoutError`."""
+        within(self.silence, self.client.nthreads)  # fails where the next line would repeat an old answer
+        workers = within(self.silence, functools.partial(self.client.scheduler_info, n_workers=-1))["workers"]
+        now, before = time.monotonic(), self._heard
+        # by changes, not by age: the clock is the scheduler's
+        self._heard = {
+            address: before[address]
+            if address in before and before[address][0] == worker["last_seen"]
+            else (worker["last_seen"], now)
+            for address, worker in workers.items()
+        }
+        return {address for address, (_, heard) in self._heard.items() if now - heard <= self.silence}
+
+    def progress(self, ticket: Ticket) -> dict[str, tuple[int, str] | None]:
+        """How far each worker is with its shard."""
+        answers: dict[str, tuple[int, str] | None] = self.client.run(
+            ticket.progress, workers=sorted(self.busy()), on_error="ignore"
+        )
+        return answers
 
     def busy(self) -> set[str]:
         """Those that have a shard."""
@@ -243,7 +235,7 @@ class _Crew:
                     f"the worker {address} cannot start a shard ({type(error).__name__}: {error}); it needs "
                     "this repository and its environment (docs/cluster.md)"
                 )
-            if future.status != "finished" and (address not in alive or future.status != "pending"):
+            if address not in alive or future.status not in ("pending", "finished"):
                 future.cancel()
                 del self.at_work[future]
                 gone.append(shard)
@@ -259,5 +251,7 @@ class _Crew:
         with contextlib.suppress(TimeoutError):
             wait(list(self.at_work), timeout=POLL, return_when="FIRST_COMPLETED")
         for future in [future for future in self.at_work if future.status == "finished"]:
-            shard, _ = self.at_work.pop(future)
-            yield shard, future.result()
+            with contextlib.suppress(TimeoutError):  # its worker may hang since; then the shard is dropped
+                result = future.result(timeout=CONNECT)
+                shard, _ = self.at_work.pop(future)
+                yield shard, result

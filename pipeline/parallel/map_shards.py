@@ -19,6 +19,7 @@ from pipeline.common.params import STRICT
 from pipeline.common.progress import ShardMeter, ShardProgress
 from pipeline.common.schema import shard_stem
 from pipeline.parallel import dask_cluster
+from pipeline.parallel.cluster_check import check_workers
 from pipeline.parallel.shard_folder import ShardFolder
 from pipeline.parallel.shard_result import FailedShard, Process, Results
 from pipeline.parallel.worker import CODE, Ticket, attempt
@@ -41,6 +42,9 @@ class ParallelParams:
     1, and the same command tries those again."""
     worker_timeout: Annotated[float, Field(gt=0)] = 300.0
     """Seconds to wait while a cluster has no worker at all. Jobs in a SLURM queue may need hours."""
+    worker_silence: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without a sign of life after which a worker counts as dead and its shard goes to another. They
+    give one every few seconds, at work too. A scheduler that is silent for as long ends the run."""
     retry_failed: bool = False
     """Also redo finished shards that had to leave artworks out; --retry-failed on the command line."""
 
@@ -155,9 +159,18 @@ def _results(
         probe = stack.enter_context(probe_file(folder.out))
         ticket = Ticket(str(Path.cwd()), str(folder.out), str(probe), CODE if params.scheduler else None)
         if params.scheduler is not None:
-            dask_cluster.check_workers(client, ticket, params.scheduler, params.worker_timeout, meter.step)
+            limits = params.worker_timeout, params.worker_silence
+            check_workers(client, ticket, params.scheduler, *limits, meter.step)
         yield from dask_cluster.run_on_workers(
-            client, ticket, process, params.retries, params.worker_timeout, meter, todo, folder.begin
+            client,
+            ticket,
+            process,
+            params.retries,
+            params.worker_timeout,
+            params.worker_silence,
+            meter,
+            todo,
+            folder.begin,
         )
 
 

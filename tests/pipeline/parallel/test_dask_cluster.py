@@ -1,11 +1,14 @@
 """Clusters: one that is not ours, and what signals leave behind of our own."""
 
+import contextlib
+import functools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.common.errors import UserError
+from pipeline.common.digests import read_sidecar
+from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import probe_file, write_bytes
-from pipeline.common.fingerprint import package_version
+from pipeline.common.fingerprint import package_version, sha256_text
 from pipeline.common.progress import ShardProgress
 from pipeline.parallel import map_shards as map_shards_module
 from pipeline.parallel.map_shards import ParallelParams, map_shards
@@ -194,6 +198,70 @@ def nothing(shard: int, _progress: ShardProgress) -> ShardResult:
     return ShardResult(shard)
 
 
+def hang_once(out: Path, shard: int, progress: ShardProgress) -> ShardResult:
+    """Shard 1 stops its own process the first time, as a dead network file system or a debugger would."""
+    mark = out.parent / "hung"
+    if shard == 1 and not mark.exists():
+        mark.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+    write_bytes(out / f"{shard:06d}.bin", bytes([shard]))
+    return ShardResult(1)
+
+
+def test_a_worker_that_falls_silent_costs_its_shard_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.parallel.dask_cluster.INTERVAL", 0.2)  # it is asked how far it is meanwhile
+    out = tmp_path / "x"
+    process = functools.partial(hang_once, out)
+    params = ParallelParams(workers=2, worker_silence=3)
+    try:
+        assert map_shards("x", out, {n: str(n) for n in range(6)}, process, params)["kept"] == 6
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int((tmp_path / "hung").read_text()), signal.SIGKILL)
+    assert "the worker of shard 000001 died or fell silent, trying again" in capsys.readouterr().err
+    assert all((out / f"{n:06d}.bin").read_bytes() == bytes([n]) for n in range(6))
+    assert all(read_sidecar(out, n) for n in range(6))
+    assert sorted(path.name[6:] for path in out.iterdir()) == [".bin"] * 6 + [".json"] * 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_scheduler_that_is_lost_is_one_message_and_finished_shards_stay(
+    number: signal.Signals, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(map_shards_module, "CODE", package_version(cluster.code / "pipeline"))
+    for _ in range(2):
+        cluster.worker(cluster.code)
+    out = tmp_path / "x"
+    scheduler = cluster.processes[0]
+
+    def process(shard: int, progress: ShardProgress) -> ShardResult:  # within, for workers lack the tests
+        if shard > 1:
+            (out.parent / f"at-{shard}").touch()
+            time.sleep(60)
+        (out / f"{shard:06d}.bin").touch()
+        return ShardResult(1)
+
+    def strike() -> None:
+        until(lambda: (tmp_path / "at-2").exists() and (tmp_path / "at-3").exists(), "shards at work", 60)
+        scheduler.send_signal(number)
+
+    thread = threading.Thread(target=strike)
+    thread.start()
+    params = ParallelParams(scheduler=cluster.address, worker_silence=4)
+    try:
+        with pytest.raises(RunFailed, match="x: the Dask scheduler is gone, or does not answer any more"):
+            map_shards("x", out, {n: str(n) for n in range(4)}, process, params)
+    finally:
+        scheduler.send_signal(signal.SIGCONT)
+        thread.join()
+        for process in cluster.processes[1:]:
+            process.kill()
+    assert [n for n in range(4) if read_sidecar(out, n)] == [0, 1]
+    assert not list(out.glob(".*"))
+
+
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.parallel.dask_cluster.CONNECT", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
@@ -228,7 +296,8 @@ def test_a_worker_knows_which_folder_it_writes_and_works_in_that_of_the_command(
     before = Path.cwd()
     with probe_file(tmp_path / "data") as probe:
         ticket = Ticket(str(tmp_path), "data", str(probe), None)
-        assert ticket.run(process, 0) == ShardResult(3)
+        files = {"000000.bin": {"bytes": 32, "sha256": sha256_text("relative to the command's folder")}}
+        assert ticket.run(process, 0) == ShardResult(3, files=files)
     assert (tmp_path / "data" / "000000.bin").exists()
     assert ticket.progress() is None and Path.cwd() == before
 
