@@ -71,8 +71,7 @@ def recorded_digest(path: Path) -> str | None:
         raise DamagedFile(
             f"{path.parent / HASHES} cannot be read ({error}); run the {path.parent.name} step again"
         ) from None
-    digest = hashes.get(path.name) if isinstance(hashes, dict) else ""
-    return digest if digest is None else str(digest)
+    return str(hashes.get(path.name, "")) if isinstance(hashes, dict) else ""
 
 
 def check_file(path: Path) -> Path:
