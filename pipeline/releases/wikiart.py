@@ -83,7 +83,8 @@ def find(wikiart: Path, art_style: str, painting: str) -> Path:
     if extension.lower() in EXTENSIONS and _plain_files(wikiart, art_style).get(plain_name(stem)):
         detail = f"the csv says {art_style}/{painting}; it must name paintings without {extension}"
         raise BadImage("extension-in-name", detail)
-    raise BadImage("missing", f"no {art_style}/{painting}.jpg (nor .jpeg, .png) in {wikiart}")
+    shown = repr(f"{art_style}/{painting}.jpg")  # some characters cannot be seen
+    raise BadImage("missing", f"no {shown} (nor .jpeg, .png) in {wikiart}")
 
 
 def _as_listed(folder: Path, name: str) -> str:
