@@ -1,6 +1,7 @@
 """What is read of an artwork is what was indexed, and it is numbers: garbage is named, never learnt from."""
 
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from model.data.samples import Samples
 from model.emosem.pretrained import load_tokenizer
 from model.train.params import TrainParams
 from model.train.train import initial_model
-from pipeline.common.arrays import parse_npy
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
@@ -57,7 +57,7 @@ def change(paths: Paths, name: str, key: str, new: Callable[[np.ndarray], np.nda
     content = list(read_tar(tar))
     for found, files in content:
         if found == key:
-            files[name] = npy_bytes(new(parse_npy(files[name])))
+            files[name] = npy_bytes(new(np.load(io.BytesIO(files[name]))))
     write_tar(tar, content)
     rows = Index.load(paths.step("shards")).table.to_pylist()
     for row in rows:
