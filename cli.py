@@ -1,18 +1,23 @@
 """What a person types. Every command is a DVC stage's own code, or a library call; heavy imports stay inside.
 
-Numbers live in params.yaml alone: no option here repeats one. Exit codes: 0 done, 1 failed, 2 wrong usage
-or params.
+Numbers live in params.yaml alone: no option here repeats one. A command reads it once, and returns what is to
+stand on stdout, of which it is the only writer. Exit codes: 0 done, 1 failed, 2 wrong usage or params.
 """
 
 import dataclasses
 import enum
+import functools
 import importlib
 import json
-import sys
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pipeline.common import command as command_line
+from pipeline.common.params import Params, Paths
 
 app = typer.Typer(
     help="EmoSEM: pseudo emotion masks from ArtEmis, and a model that segments and explains emotion in art.",
@@ -63,7 +68,29 @@ class BenchWhat(enum.StrEnum):
     model = "model"
 
 
-def _stage(name: str, params: Path, variant: str | None = None, **parallel: Any) -> dict[str, Any]:
+Answer = tuple[str, int]
+"""Text for stdout, and the exit code."""
+
+
+def command(name: str | None = None) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    """Register a command whose answer alone goes to stdout: whatever else prints, prints to stderr."""
+
+    def register(function: Callable[..., Answer]) -> Callable[..., Answer]:
+        @functools.wraps(function)
+        def run(**options: Any) -> None:
+            with command_line.stdout_for_results():
+                text, code = function(**options)
+            command_line.say(f"{text.rstrip()}\n")
+            if code:
+                raise typer.Exit(code)
+
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+def _stage(name: str, params: Params, variant: str | None = None, **parallel: Any) -> dict[str, Any]:
     """Run the DVC stage `name` on the folders of `params`; `parallel` has the last word on that section."""
     metrics: dict[str, Any] = _stage_of(name).run(params, variant, parallel)
     return metrics
@@ -79,70 +106,87 @@ def _where(scheduler: str | None, retry_failed: bool) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
-def _print(values: Any, as_json: bool) -> None:
+def _answer(values: Any, as_json: bool, text: Callable[[Any], str] | None = None, code: int = 0) -> Answer:
+    """Values as JSON, which knows no NaN, or as `text` makes of them; by default a line for each."""
     if as_json:
-        print(json.dumps(values, indent=1))
-        return
+        return json.dumps(_finite(values), indent=1, allow_nan=False), code
+    return (text or _lines)(values), code
+
+
+def _finite(values: Any) -> Any:
+    """Values with null for NaN and infinity, which JSON does not know."""
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _lines(values: dict[str, Any]) -> str:
+    lines = []
     for key, value in values.items():
         if isinstance(value, dict):
-            _print({f"{key}.{name}": part for name, part in value.items()}, as_json)
+            lines.append(_lines({f"{key}.{name}": part for name, part in value.items()}))
         elif not isinstance(value, list):
-            print(f"{key:>32}  {value}")
+            lines.append(f"{key:>32}  {value}")
+    return "\n".join(lines)
 
 
-@app.command()
+@command()
 def gallery(
     out: Annotated[Path, typer.Argument(help="Folder to draw into.")],
     artworks: Annotated[int, typer.Option(min=1, help="How many artworks.")] = 600,
     seed: Annotated[int, typer.Option(help="Another seed, another gallery.")] = 7,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Draw the built-in stand-in for ArtEmis, WikiArt and APOLO, in their released layouts."""
     from pipeline.gallery.release import draw_gallery
     from pipeline.gallery.world import GalleryParams
 
-    _print(draw_gallery(out, GalleryParams(artworks=artworks, seed=seed)), as_json)
+    return _answer(draw_gallery(out, GalleryParams(artworks=artworks, seed=seed)), as_json)
 
 
-@app.command("build-pseudo-masks")
+@command("build-pseudo-masks")
 def build_pseudo_masks(
     scheduler: Scheduler = None,
     retry_failed: RetryFailed = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Utterances, regions, similarity and masks: everything up to data/masks. A killed run goes on."""
+    read, where = Params.read(params), _where(scheduler, retry_failed)
     steps = ("utterances", "regions", "similarity", "masks")
     for name in steps:
-        _stage_of(name).read(params)  # a typo is reported before hours of work
-    metrics = {name: _stage(name, params, **_where(scheduler, retry_failed)) for name in steps}
-    _print(metrics if as_json else metrics["masks"], as_json)
+        _stage_of(name).read(read, where)  # a typo is reported before hours of work
+    metrics = {name: _stage(name, read, **where) for name in steps}
+    return _answer(metrics if as_json else metrics["masks"], as_json)
 
 
-@app.command("cache-features")
+@command("cache-features")
 def cache_features(
     scheduler: Scheduler = None,
     retry_failed: RetryFailed = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Frozen SAM and CLIP grids, once per artwork: data/features. A killed run goes on."""
-    _print(_stage("features", params, **_where(scheduler, retry_failed)), as_json)
+    where = _where(scheduler, retry_failed)
+    return _answer(_stage("features", Params.read(params), **where), as_json)
 
 
-@app.command()
+@command()
 def train(
     paradigm: Annotated[
         Paradigm, typer.Option(help="One mask for one emotion, or all eight at once.")
     ] = Paradigm.single,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Train EmoSEM on the shards; a killed run goes on where it was."""
-    _print(_stage("train", params, paradigm.value), as_json)
+    return _answer(_stage("train", Params.read(params), paradigm.value), as_json)
 
 
-@app.command()
+@command()
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A trained run, e.g. runs/single.")],
     path: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, or a quoted pattern.")],
@@ -154,7 +198,7 @@ def predict(
     ),
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Segment and explain the emotion in pictures of your own. A killed run goes on.
 
     Pictures that cannot be read are reported and left out; where none can, the exit code is 1.
@@ -162,24 +206,22 @@ def predict(
     from model.predict.answer import PredictParams
     from model.predict.folder import predict_images, predictions_text
     from pipeline.backbones.params import BackbonesParams
-    from pipeline.common.params import load_params
     from pipeline.features.params import FeaturesParams
 
+    read = Params.read(params)
     rows = predict_images(
         checkpoint,
         path,
         emotion or ["all"],
         out,
-        load_params(params, "predict", PredictParams),
-        load_params(params, "backbones", BackbonesParams),
-        load_params(params, "features", FeaturesParams),
+        read.section("predict", PredictParams),
+        read.section("backbones", BackbonesParams),
+        read.section("features", FeaturesParams),
     )
-    print(json.dumps(rows, indent=1) if as_json else predictions_text(rows))
-    if all("error" in row for row in rows):
-        raise typer.Exit(1)
+    return _answer(rows, as_json, predictions_text, code=int(all("error" in row for row in rows)))
 
 
-@app.command()
+@command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A trained run, e.g. runs/single.")],
     out: Annotated[Path, typer.Argument(help="Folder for the model to take away.")],
@@ -189,17 +231,17 @@ def export(
     private: Annotated[bool, typer.Option("--private", help="With --push: a private repository.")] = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """A trained model alone, with its card: weights, config, tokenizer, and the scores of this pipeline."""
     from model.emosem.export import export as save
-    from pipeline.common.params import Paths, load_params
 
     if private and push is None:
         raise typer.BadParameter("is about --push, which is not given", param_hint="--private")
-    _print(save(checkpoint, out, load_params(params, "paths", Paths).metrics, push, private), as_json)
+    paths = Params.read(params).section("paths", Paths)
+    return _answer(save(checkpoint, out, paths.metrics, push, private), as_json)
 
 
-@app.command()
+@command()
 def score(
     maps: Annotated[
         Path | None,
@@ -224,38 +266,31 @@ def score(
     ] = None,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Score predictions by the APOLO protocol: every method of the pipeline, or anyone's maps."""
-    from pipeline.common.params import Paths, load_params
-
     if maps is not None and entire_artwork:
         raise typer.BadParameter("cannot be given with --maps", param_hint="--entire-artwork")
     if allow_missing and maps is None:
         raise typer.BadParameter("is about --maps, which is not given", param_hint="--allow-missing")
-    paths = load_params(params, "paths", Paths)
+    read = Params.read(params)
+    paths = read.section("paths", Paths)
     if maps is None and not entire_artwork:
         for option, given in (("--apolo", apolo), ("--split", split)):
             if given is not None:
                 raise typer.BadParameter("is about --maps or --entire-artwork", param_hint=option)
-        metrics = _stage("score", params)
         table = paths.metrics / "score.md"
-        print(json.dumps(metrics, indent=1) if as_json else table.read_text(encoding="utf-8"))
-        return
+        return _answer(_stage("score", read), as_json, lambda _: table.read_text(encoding="utf-8"))
     from model.score import external_maps, protocol_check
     from model.score.params import ScoreParams
 
-    arguments = (apolo or paths.apolo, split or "test", paths, load_params(params, "score", ScoreParams))
+    arguments = (apolo or paths.apolo, split or "test", paths, read.section("score", ScoreParams))
     if maps is None:
-        found, text = protocol_check.check_protocol(*arguments), protocol_check.protocol_text
-    else:
-        found, text = (
-            external_maps.score_external_maps(maps, *arguments, allow_missing),
-            external_maps.scores_text,
-        )
-    print(json.dumps(found, indent=1) if as_json else text(found))
+        return _answer(protocol_check.check_protocol(*arguments), as_json, protocol_check.protocol_text)
+    found = external_maps.score_external_maps(maps, *arguments, allow_missing)
+    return _answer(found, as_json, external_maps.scores_text)
 
 
-@app.command("label-card")
+@command("label-card")
 def label_card(
     data: Annotated[
         list[Path] | None,
@@ -263,54 +298,51 @@ def label_card(
     ] = None,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Score the pseudo-mask recipe itself on APOLO before any training: sweep it on val, report test."""
     from model.label_card.card import make_card
     from model.label_card.page import card_text
     from model.label_card.sweep import LabelCardParams
     from model.score.params import ScoreParams
-    from pipeline.common.params import Paths, load_params
     from pipeline.masks.recipe import MasksParams
 
+    read = Params.read(params)
     card = make_card(
-        load_params(params, "paths", Paths),
-        load_params(params, "masks", MasksParams),
-        load_params(params, "score", ScoreParams),
-        load_params(params, "label_card", LabelCardParams),
+        read.section("paths", Paths),
+        read.section("masks", MasksParams),
+        read.section("score", ScoreParams),
+        read.section("label_card", LabelCardParams),
         data or (),
     )
-    print(json.dumps(card, indent=1) if as_json else card_text(card))
+    return _answer(card, as_json, card_text)
 
 
-@app.command()
+@command()
 def ablations(
     variants: Annotated[
         list[str] | None, typer.Argument(help="Names in train.variants; default: all of them.")
     ] = None,
     params: ParamsFile = Path("params/ablations.yaml"),
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Train, predict and score the paper's ablations, and print its tables. A killed run goes on."""
     from model.train.ablations import AblationsParams, share
     from model.train.params import TrainParams
-    from pipeline.common.params import Paths, load_params
 
-    paths, train = load_params(params, "paths", Paths), load_params(params, "train", TrainParams)
+    read = Params.read(params)
+    paths, train = read.section("paths", Paths), read.section("train", TrainParams)
     for variant in variants or ():
         train.of(variant)  # a wrong name is reported before hours of work
-    share(paths, load_params(params, "ablations", AblationsParams))
+    share(paths, read.section("ablations", AblationsParams))
     for variant in variants or train.variants:
-        _stage("train", params, variant)
-        _stage("predict", params, variant)
-    metrics = _stage("score", params)
-    if as_json:
-        print(json.dumps(metrics, indent=1))
-        return
-    for page in sorted((paths.metrics / "tables").glob("*.md")):
-        print(page.read_text(encoding="utf-8"))
+        _stage("train", read, variant)
+        _stage("predict", read, variant)
+    metrics = _stage("score", read)
+    pages = sorted((paths.metrics / "tables").glob("*.md"))
+    return _answer(metrics, as_json, lambda _: "\n".join(page.read_text(encoding="utf-8") for page in pages))
 
 
-@app.command("shard-stats")
+@command("shard-stats")
 def shard_stats(
     folder: Annotated[
         Path | None, typer.Argument(help="A shards folder; default: the one in params.")
@@ -318,43 +350,39 @@ def shard_stats(
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte and check it.")] = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """What the shards hold; with --verify, whether they still hold it."""
-    from pipeline.common.params import Paths, load_params
     from pipeline.reader.statistics import read_statistics, statistics_text
     from pipeline.shards.verify import verify_shards
 
-    folder = folder or load_params(params, "paths", Paths).step("shards")
+    folder = folder or Params.read(params).section("paths", Paths).step("shards")
     if verify:
         problems = verify_shards(folder)
         found = {"problems": [dataclasses.asdict(problem) for problem in problems]}
         lines = "\n".join(map(str, problems)) or "every byte is as it was written"
-        print(json.dumps(found, indent=1) if as_json else lines)
-        raise typer.Exit(1 if problems else 0)
-    statistics = read_statistics(folder)
-    print(json.dumps(statistics, indent=1) if as_json else statistics_text(statistics))
+        return _answer(found, as_json, lambda _: lines, code=1 if problems else 0)
+    return _answer(read_statistics(folder), as_json, statistics_text)
 
 
-@app.command()
+@command()
 def look(
     key: Annotated[str, typer.Argument(help="Key of an artwork, or its painting's name.")],
     out: Annotated[Path | None, typer.Option(help="HTML file to write; default: look/KEY.html.")] = None,
     params: ParamsFile = PARAMS,
-) -> None:
+) -> Answer:
     """One artwork on a page: picture, regions, pseudo-masks, utterances, predictions."""
     from model.report.look import look as draw
-    from pipeline.common.params import Paths, load_params
 
-    print(draw(load_params(params, "paths", Paths), key, out))
+    return str(draw(Params.read(params).section("paths", Paths), key, out)), 0
 
 
-@app.command()
-def report(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
+@command()
+def report(params: ParamsFile = PARAMS, as_json: Json = False) -> Answer:
     """Write report/index.html: scores, curves and pictures."""
-    _print(_stage("report", params), as_json)
+    return _answer(_stage("report", Params.read(params)), as_json)
 
 
-@app.command()
+@command()
 def bench(
     what: Annotated[BenchWhat, typer.Argument(help="What to measure.")],
     true_size: Annotated[
@@ -362,63 +390,53 @@ def bench(
     ] = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Measure speed on this machine, ratios in one run; or what storing features coarsely costs (drift)."""
     if true_size and what not in (BenchWhat.train, BenchWhat.factory, BenchWhat.drift):
         raise typer.BadParameter("is for train, factory and drift", param_hint="--true-size")
     module = importlib.import_module(f"model.bench.{what.value}")
-    _print(module.run(params, **({"true_size": True} if true_size else {})), as_json)
+    return _answer(module.run(Params.read(params), **({"true_size": True} if true_size else {})), as_json)
 
 
-@app.command()
-def plan(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
+@command()
+def plan(params: ParamsFile = PARAMS, as_json: Json = False) -> Answer:
     """What a run will take: items, bytes, hours from rates measured here, disk; before anything heavy."""
     from model.bench.plan import plan_training
     from pipeline.plan.plan import make_plan, plan_text
 
-    made = make_plan(params, plan_training)
-    print(json.dumps(made, indent=1) if as_json else plan_text(made))
+    return _answer(make_plan(Params.read(params), plan_training), as_json, plan_text)
 
 
-@app.command()
-def doctor(params: ParamsFile = PARAMS, as_json: Json = False) -> None:
+@command()
+def doctor(params: ParamsFile = PARAMS, as_json: Json = False) -> Answer:
     """Check paths, weights, device, disk, Java and params; for each problem, the way out."""
     from model.metrics.text import find_java
     from pipeline.doctor.examine import examine, failed, findings_text
 
     findings = examine(params, find_java)
     listed = {"findings": [dataclasses.asdict(finding) for finding in findings]}
-    print(json.dumps(listed, indent=1) if as_json else findings_text(findings))
-    raise typer.Exit(1 if failed(findings) else 0)
+    code = 1 if failed(findings) else 0
+    return _answer(listed, as_json, lambda _: findings_text(findings), code)
 
 
-@app.command("pretrain-tiny")
+@command("pretrain-tiny")
 def pretrain_tiny(
     out: Annotated[Path, typer.Argument(help="Folder for the weights.")] = Path("weights/tiny"),
     only: Annotated[Backbone | None, typer.Option(help="Train one of them and leave the others.")] = None,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
-) -> None:
+) -> Answer:
     """Train the built-in gallery's tiny CLIP, SAM, GPT-2 and VinVL from nothing, by a fixed recipe."""
     from model.pretrain.tiny import PretrainParams, pretrain
-    from pipeline.common.params import load_params
 
-    quality = pretrain(out, load_params(params, "pretrain", PretrainParams), only.value if only else None)
-    print(json.dumps(quality, indent=1) if as_json else (out / "CARD.md").read_text(encoding="utf-8"))
+    read = Params.read(params).section("pretrain", PretrainParams)
+    quality = pretrain(out, read, only.value if only else None)
+    return _answer(quality, as_json, lambda _: (out / "CARD.md").read_text(encoding="utf-8"))
 
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, a failed run's is 1; no traceback."""
-    from pipeline.common.errors import RunFailed, UserError
-
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except RunFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    command_line.main(app, "error")
 
 
 if __name__ == "__main__":

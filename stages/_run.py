@@ -19,10 +19,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.common import command
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import write_json
 from pipeline.common.lock import only_writer
-from pipeline.common.params import Paths, load_params
+from pipeline.common.params import Params, ParamsFile, Paths, read_params
 
 OF_THIS_RUN = ("seconds", "done", "skipped")
 """Numbers of what one call did, not of what stands there: shown, and kept out of the metrics file, so that a
@@ -44,22 +45,23 @@ class Stage:
     variants: bool = False
     """Whether the call takes a VARIANT last; metrics then go to metrics/STEP/VARIANT.json."""
 
-    def read(self, params_file: Path) -> tuple[Paths, Any, dict[str, Any]]:
-        """The folders, the stage's own section, and the other sections by name. Raises `UserError`."""
-        others = {name: load_params(params_file, name, cls) for name, cls in self.sections}
-        paths = load_params(params_file, "paths", Paths)
-        return paths, load_params(params_file, self.step, self.params), others
-
-    def run(
-        self, params_file: Path, variant: str | None = None, parallel: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Run the stage; returns its metrics, those `OF_THIS_RUN` too. Raises `UserError`, `RunFailed`.
+    def read(
+        self, params_file: ParamsFile, parallel: Mapping[str, Any] | None = None
+    ) -> tuple[Paths, Any, dict[str, Any]]:
+        """The folders, the stage's own section, and the other sections by name. Raises `UserError`.
 
         `parallel`: fields of that section that the command line has the last word on.
         """
-        paths, params, others = self.read(params_file)
-        if "parallel" in others:
-            others["parallel"] = dataclasses.replace(others["parallel"], **(parallel or {}))
+        file = read_params(params_file)
+        changes = {"parallel": dict(parallel or {})}
+        others = {name: file.section(name, cls, **changes.get(name, {})) for name, cls in self.sections}
+        return file.section("paths", Paths), file.section(self.step, self.params), others
+
+    def run(
+        self, params_file: ParamsFile, variant: str | None = None, parallel: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run the stage; returns its metrics, those `OF_THIS_RUN` too. Raises `UserError`, `RunFailed`."""
+        paths, params, others = self.read(params_file, parallel)
         name = f"{self.step}/{variant}" if self.variants else self.step
         file = paths.metrics / f"{name}.json"
         start = time.monotonic()
@@ -82,12 +84,27 @@ class Stage:
         if self.variants:
             parser.add_argument("variant")
         parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-        arguments = parser.parse_args()
-        try:
-            self.run(arguments.params, getattr(arguments, "variant", None))
-        except UserError as error:
-            print(f"{self.step}: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-        except RunFailed as error:
-            print(f"{self.step}: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+        command.main(lambda: self._run_whole(parser.parse_args()), self.step)
+
+    def _run_whole(self, arguments: argparse.Namespace) -> None:
+        with command.stdout_for_results():
+            params = Params.read(arguments.params)
+            self.run(params, getattr(arguments, "variant", None))
+            if "DVC_STAGE" in os.environ:
+                self._check_unedited(params)
+
+    def _check_unedited(self, params: Params) -> None:
+        """Raise `RunFailed` where DVC would note values beside results that were made with others.
+
+        It reads the params when a stage has ended. Those of `parallel` it does not note.
+        """
+        now = Params.read(params.file)
+        asked = {"paths", self.step, *(name for name, _ in self.sections)} - {
+            "parallel"
+        }  # speed, never a result
+        changed = [name for name in sorted(asked) if now.sections.get(name) != params.sections.get(name)]
+        if changed:
+            raise RunFailed(
+                f"{params.file} was edited while this ran ({', '.join(changed)}): the results are those of "
+                "the values before, and DVC would note them as those of the values now. Run it again"
+            )

@@ -7,7 +7,6 @@ from what a reader gets back of each stored form. Nothing here is EmoSEM's: its 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.sam import SamEncoder, load_sam_model
 from pipeline.common.errors import UserError
 from pipeline.common.machine import device_name
-from pipeline.common.params import Paths, load_params
+from pipeline.common.params import ParamsFile, Paths, load_params
 from pipeline.features.encoders import quantise
 from pipeline.plan.workload import count
 from pipeline.releases import wikiart
@@ -41,7 +40,7 @@ SMALLEST = 0.01
 """Share of the picture that a mask must cover for its IoU to count: of a few pixels each one decides."""
 
 
-def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
+def run(params_file: ParamsFile, true_size: bool = False) -> dict[str, Any]:
     """Drift of every stored form over the first pictures of a params file, ``bench.artworks`` of them.
 
     Args:

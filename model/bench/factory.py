@@ -21,7 +21,7 @@ from pipeline.backbones.crops import crop, to_device, windows
 from pipeline.backbones.decode_ahead import pictures
 from pipeline.common.errors import UserError
 from pipeline.common.machine import device_name
-from pipeline.common.params import STRICT, Paths, load_params
+from pipeline.common.params import STRICT, ParamsFile, Paths, load_params
 from pipeline.common.tables import read_artworks, read_regions
 from pipeline.plan.timing import Settings, Timing, measure
 from pipeline.plan.workload import count
@@ -43,7 +43,7 @@ class BenchParams:
     """How long that may take; the first two artworks, which load the weights, come on top."""
 
 
-def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
+def run(params_file: ParamsFile, true_size: bool = False) -> dict[str, Any]:
     """Artworks a second of every step, its waiting for decode, and device crops against Pillow's.
 
     ``waiting_for_decode`` is the share of a step's time in which no decoded picture was ready.

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +14,13 @@ from model.train.params import TrainParams
 from model.train.precision import attention, autocast
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.machine import device_name
-from pipeline.common.params import load_params
+from pipeline.common.params import ParamsFile, load_params
 
 BATCH = 16
 """Artworks answered at once on a GPU; on a processor one more than one, as each takes long."""
 
 
-def run(params_file: Path) -> dict[str, Any]:
+def run(params_file: ParamsFile) -> dict[str, Any]:
     """Every part of the models of Tab. 2 and 3, and inference at EmoSEM's true size.
 
     Args:

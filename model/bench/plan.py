@@ -1,13 +1,12 @@
 """Training's part of `plan`: what each variant takes over the whole data set, timed on a few artworks."""
 
-from pathlib import Path
 from typing import Any
 
 from model.bench.train import bench_variant
 from model.train.params import TrainParams
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.errors import UserError
-from pipeline.common.params import Paths, load_params
+from pipeline.common.params import ParamsFile, Paths, load_params
 from pipeline.plan.plan import StepPlan
 from pipeline.plan.timing import NEEDS_FEATURES
 from pipeline.plan.workload import Counts
@@ -17,7 +16,7 @@ STEPS = 3
 
 
 def plan_training(
-    params_file: Path, counts: Counts, sample: Paths | None, feature_bytes: int
+    params_file: ParamsFile, counts: Counts, sample: Paths | None, feature_bytes: int
 ) -> list[StepPlan]:
     """Training as steps of a plan: each variant over the whole data set.
 

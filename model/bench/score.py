@@ -8,7 +8,6 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,7 +16,7 @@ import numpy as np
 from model.metrics.segmentation import scaled, score_maps
 from model.metrics.thresholds import grid, sweep_ious
 from model.score.params import ScoreParams
-from pipeline.common.params import load_params
+from pipeline.common.params import ParamsFile, load_params
 
 TEST_ITEMS = 5441
 VAL_ITEMS = 1340
@@ -29,7 +28,7 @@ SPECKLED_ITEMS = 200
 """Maps of noise at the label's size are measured on fewer items: nobody has 5,441 of them."""
 
 
-def run(params_file: Path) -> dict[str, Any]:
+def run(params_file: ParamsFile) -> dict[str, Any]:
     """Seconds for APOLO's test items by kind of map, and for the sweep over thresholds on its val items."""
     params = load_params(params_file, "score", ScoreParams)
     rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ from model.train.train import initial_model, new_accelerator, new_samples
 from pipeline.backbones.language_model import load_tokenizer
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.machine import device_name
-from pipeline.common.params import Paths, load_params
+from pipeline.common.params import ParamsFile, Paths, load_params
 from pipeline.reader.index import Index
 
 STEPS = 10
@@ -45,7 +45,7 @@ PAPER_ARTWORKS = 64
 """Artworks of true size, 154 MB."""
 
 
-def run(params_file: Path, true_size: bool = False) -> dict[str, Any]:
+def run(params_file: ParamsFile, true_size: bool = False) -> dict[str, Any]:
     """Samples per second, and milliseconds of a micro-batch by part, for each variant of a params file.
 
     Args:

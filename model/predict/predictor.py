@@ -24,7 +24,7 @@ from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
-from pipeline.common.params import load_params
+from pipeline.common.params import Params
 from pipeline.features.encoders import Encoders, Prepared
 from pipeline.features.params import FeaturesParams
 from pipeline.releases.wikiart import read_image
@@ -84,12 +84,12 @@ class Predictor:
     @classmethod
     def from_params(cls, run: str | Path, params_file: str | Path = "params.yaml") -> "Predictor":
         """As `load`, with the sections `backbones`, `predict` and `features` of a params file."""
-        file = Path(params_file)
+        params = Params.read(Path(params_file))
         return cls.load(
             Path(run),
-            load_params(file, "backbones", BackbonesParams),
-            load_params(file, "predict", PredictParams),
-            load_params(file, "features", FeaturesParams),
+            params.section("backbones", BackbonesParams),
+            params.section("predict", PredictParams),
+            params.section("features", FeaturesParams),
         )
 
     def predict(

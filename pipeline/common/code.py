@@ -19,6 +19,7 @@ NEUTRAL = (
     "pipeline.backbones.tensors",  # tensors as they are stored, or none; their names are matched after
     "pipeline.backbones.weights_file",
     "pipeline.common.code",  # digests of code and params: they move every fingerprint by themselves
+    "pipeline.common.command",
     "pipeline.common.digests",  # refuses files, never changes what is read
     "pipeline.common.errors",
     "pipeline.common.files",  # how a file gets its name, never what is in it
@@ -26,6 +27,7 @@ NEUTRAL = (
     "pipeline.common.lock",
     "pipeline.common.machine",
     "pipeline.common.params",  # how the file is read; the values are fingerprinted themselves
+    "pipeline.common.plain_yaml",
     "pipeline.common.progress",
     "pipeline.common.read_ahead",  # when an item is read; the order stays
     "pipeline.common.sections",

@@ -1,19 +1,31 @@
-"""`params.yaml`: one section per step, read into a frozen dataclass beside the code it configures."""
+"""`params.yaml`: one section per step, read into a frozen dataclass beside the code it configures.
+
+A command reads its file once, as `Params`, and hands that on: a file that is edited meanwhile, or piped,
+cannot give two steps of one command different numbers.
+"""
 
 import dataclasses
 import difflib
 import json
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
-import yaml
 
 from pipeline.common.errors import UserError
+from pipeline.common.plain_yaml import read_yaml
 from pipeline.common.sections import SECTIONS
 
-STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
-"""Config of every params dataclass: unknown keys and values of the wrong type are refused."""
+STRICT = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""Config of every params dataclass: unknown keys, values of the wrong type, NaN and infinity are refused."""
+LONGEST_NAME = 255
+"""Bytes of a file's or folder's name, for every common file system."""
+LONGEST_PATH = 4095
+"""Bytes of a path, for Linux."""
+SHOWN = 80
+"""Characters of a value in a message."""
 
 T = TypeVar("T")
 
@@ -45,17 +57,52 @@ class Paths:
         return self.data / name
 
 
-def read_sections(path: Path) -> dict[str, Any]:
-    """All sections of a params file. Raises `UserError` when it is missing or no mapping."""
-    try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"params file {path} does not exist; name one with --params FILE") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"params file {path} cannot be read: {error}") from None
-    if not isinstance(sections, dict):
-        raise UserError(f"params file {path} must be a mapping of sections, not {type(sections).__name__}")
-    return sections
+@dataclasses.dataclass(frozen=True)
+class Params:
+    """A params file as it was when a command began."""
+
+    file: Path
+    """Where it was read from, for messages."""
+    sections: Mapping[str, Any]
+    """All sections as YAML gives them."""
+
+    @classmethod
+    def read(cls, file: Path) -> "Params":
+        """Read a file, once. Raises `UserError` when it is missing, or holds what `read_yaml` refuses."""
+        require_utf8()
+        try:
+            return cls(file, read_yaml(file, "params file"))
+        except FileNotFoundError:
+            raise UserError(f"params file {file} does not exist; name one with --params FILE") from None
+
+    def section(self, name: str, cls: type[T], **changes: Any) -> T:
+        """One section as its dataclass; an absent section means all defaults. `changes` have the last word.
+
+        Raises `UserError` for bad values, and for sections that nothing reads, whichever is asked for.
+        """
+        if unknown := [key for key in self.sections if key not in SECTIONS]:
+            near = difflib.get_close_matches(unknown[0], SECTIONS, n=1)
+            way_out = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
+            listed = ", ".join(key[:SHOWN] for key in unknown[:5]) + ", …" * (len(unknown) > 5)
+            raise UserError(f"{self.file}: nothing reads the section {listed}; {way_out}")
+        values = self.sections.get(name)
+        if changes and (values is None or isinstance(values, dict)):
+            values = (values or {}) | changes
+        return parse_section(values, name, cls, str(self.file))
+
+
+ParamsFile = Path | Params
+"""What names the params to a library call: the file, which is read at each call, or what was read of it."""
+
+
+def read_params(params: ParamsFile) -> Params:
+    """The params, read now unless they were before. Raises `UserError`."""
+    return params if isinstance(params, Params) else Params.read(params)
+
+
+def load_params(params: ParamsFile, section: str, cls: type[T]) -> T:
+    """As `Params.section`."""
+    return read_params(params).section(section, cls)
 
 
 def parse_section(values: Any, section: str, cls: type[T], origin: str) -> T:
@@ -65,28 +112,68 @@ def parse_section(values: Any, section: str, cls: type[T], origin: str) -> T:
     """
     adapter = pydantic.TypeAdapter(cls)
     try:
-        return adapter.validate_json(json.dumps({} if values is None else values))
+        parsed = adapter.validate_json(json.dumps({} if values is None else values))
     except pydantic.ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            where = ".".join([section, *(str(part) for part in problem["loc"])])
-            known = ""
-            if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-                known = f" (known keys: {', '.join(f.name for f in dataclasses.fields(cls))})"  # type: ignore[arg-type]
-            lines.append(f"  {where} = {problem['input']!r}: {problem['msg']}{known}")
-        raise UserError(f"{origin} has {len(lines)} bad value(s):\n" + "\n".join(lines)) from None
+        lines = [_problem(problem, section, cls) for problem in error.errors(include_url=False)]
     except TypeError as error:
         raise UserError(f"{origin}, section {section}: {error}") from None
+    else:
+        lines = [f"{where} = {_shown(value)}: {why}" for where, value, why in _bad_paths(parsed, section)]
+        if not lines:
+            return parsed
+    raise UserError(f"{origin} has {len(lines)} bad value(s):\n" + "\n".join(f"  {line}" for line in lines))
 
 
-def load_params(path: Path, section: str, cls: type[T]) -> T:
-    """One section of a params file as its dataclass; an absent section means all defaults.
+def _problem(problem: Any, section: str, cls: type[Any]) -> str:
+    """One of pydantic's errors as a line."""
+    where = ".".join([section, *(str(part) for part in problem["loc"])])
+    known = ""
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = f" (known keys: {', '.join(f.name for f in dataclasses.fields(cls))})"
+    why = problem["msg"].removeprefix("Value error, ")
+    return f"{where} = {_shown(problem['input'])}: {why}{known}"
 
-    Raises `UserError` for bad values, and for sections that nothing reads, whichever is asked for.
-    """
-    sections = read_sections(path)
-    if unknown := [str(name) for name in sections if name not in SECTIONS]:
-        near = difflib.get_close_matches(unknown[0], SECTIONS, n=1)
-        way_out = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
-        raise UserError(f"{path}: nothing reads the section {', '.join(unknown)}; {way_out}")
-    return parse_section(sections.get(section), section, cls, str(path))
+
+def _bad_paths(value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
+    """Paths below a value that no step can use, or that two libraries would take for two places."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _bad_paths(getattr(value, field.name), f"{where}.{field.name}")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _bad_paths(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _bad_paths(inner, f"{where}.{number}")
+    elif isinstance(value, str | Path) and (why := _bad_path(value)):
+        yield where, value, why
+
+
+def _bad_path(value: str | Path) -> str | None:
+    """What is wrong with a path, or with a text that may be one."""
+    text = str(value)
+    if text.startswith("~"):
+        home = text.replace("~", str(Path.home()), 1) if text.startswith("~/") else "the folder itself"
+        return f"DVC and others read ~ as a folder of that name; write {home}"
+    if isinstance(value, str):
+        return None
+    if "\0" in text:
+        return "a path has no NUL character"
+    if any(len(part.encode()) > LONGEST_NAME for part in value.parts) or len(text.encode()) > LONGEST_PATH:
+        return f"too long for a path: names may have {LONGEST_NAME} bytes, all of it {LONGEST_PATH}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = str(value) if isinstance(value, Path) else repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def require_utf8() -> None:
+    """Raise `UserError` where file names are not UTF-8: pictures with accents would be lost or garbled."""
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        raise UserError(
+            f"Python takes file names for {encoding} here, and pictures have accents in their names; set "
+            "PYTHONUTF8=1, or LC_ALL to a UTF-8 locale such as C.UTF-8"
+        )

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pipeline.common.machine import available_memory, existing, shown_bytes
 from pipeline.doctor.finding import Check, Context, Finding, NotChecked
@@ -128,15 +127,13 @@ def _shards(context: Context) -> Iterator[Finding]:
 
 
 def _scheduler(context: Context) -> Iterator[Finding]:
+    from pipeline.parallel.map_shards import host_and_port
+
     address = context.section("parallel").scheduler
     if address is None:
         return
-    parts = urlsplit(address)
-    if not parts.hostname or not parts.port:
-        yield Finding("scheduler", "fail", f"{address!r} is no address", "write tcp://HOST:PORT")
-        return
     try:
-        with socket.create_connection((parts.hostname, parts.port), timeout=5):
+        with socket.create_connection(host_and_port(address), timeout=5):
             yield Finding("scheduler", "ok", f"{address} answers")
     except OSError as error:
         yield Finding(

@@ -50,7 +50,7 @@ def run_check(name: str, check: Check, context: Context) -> Iterator[Finding]:
 
 def params_are_valid(context: Context) -> Iterator[Finding]:
     """Every section of the params file, unknown ones included: a misspelt section would be ignored."""
-    unknown = [name for name in context.raw if name not in SECTIONS]
+    unknown = [name for name in context.params.sections if name not in SECTIONS]
     bad = 0
     for name in SECTIONS:
         for finding in run_check("params", functools.partial(_section, name=name), context):
@@ -61,7 +61,9 @@ def params_are_valid(context: Context) -> Iterator[Finding]:
         way_out = f"did you mean {near[0]}?" if near else f"known are {', '.join(SECTIONS)}"
         yield Finding("params", "fail", f"nothing reads the section {section!r}", way_out)
     if not bad and not unknown:
-        yield Finding("params", "ok", f"{len(context.raw)} sections of {context.params_file} are valid")
+        yield Finding(
+            "params", "ok", f"{len(context.params.sections)} sections of {context.params_file} are valid"
+        )
 
 
 def _section(context: Context, name: str) -> Iterator[Finding]:

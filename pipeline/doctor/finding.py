@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.common.errors import UserError
-from pipeline.common.params import Paths, parse_section, read_sections
+from pipeline.common.params import Params, Paths, parse_section
 from pipeline.common.sections import SECTIONS
 
 Status = Literal["ok", "warn", "fail"]
@@ -38,15 +38,15 @@ class Context:
         self.find_java = java
 
     @functools.cached_property
-    def raw(self) -> dict[str, Any]:
-        """The params file as YAML gives it. Raises `UserError`."""
-        return read_sections(self.params_file)
+    def params(self) -> Params:
+        """The params file, read once. Raises `UserError`."""
+        return Params.read(self.params_file)
 
     def parse(self, name: str) -> Any:
         """A section as its dataclass. Raises `UserError`, and whatever importing its module raises."""
         module, _, cls = SECTIONS[name].partition(":")
         kind = getattr(importlib.import_module(module), cls)
-        return parse_section(self.raw.get(name), name, kind, str(self.params_file))
+        return parse_section(self.params.sections.get(name), name, kind, str(self.params_file))
 
     def section(self, name: str) -> Any:
         """As `parse`, for checks of other things. Raises `NotChecked`."""
@@ -76,7 +76,7 @@ class Context:
 
         try:
             with contextlib.redirect_stderr(io.StringIO()):
-                return make_plan(self.params_file, measured=False)
+                return make_plan(self.params, measured=False)
         except UserError as error:
             raise NotChecked(f"no plan can be made: {error}") from None
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import pydantic
 from pydantic import Field
@@ -25,6 +26,20 @@ from pipeline.parallel.shard_result import FailedShard, Process, Results
 from pipeline.parallel.worker import CODE, Ticket, attempt
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of a Dask scheduler's address, as tcp://HOST:PORT. Raises `ValueError` for anything else."""
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    if parts.scheme not in ("tcp", "tls", "ws", "wss", "ucx") or not parts.hostname or not parts.port:
+        raise ValueError("no address of a Dask scheduler; write tcp://HOST:PORT")
+    return parts.hostname, parts.port
+
+
+def _checked(address: str) -> str:
+    """The address: a wrong one is told at once, not when there is work for a cluster."""
+    host_and_port(address)
+    return address
+
+
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class ParallelParams:
     """How the shard loop runs. Changes speed, and results by float noise only (with the threads of torch)."""
@@ -32,7 +47,7 @@ class ParallelParams:
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Worker processes on this machine, each with a GPU of its own where there are any; auto: one per visible
     GPU. 1 runs in this process, where torch already uses every core."""
-    scheduler: str | None = None
+    scheduler: Annotated[str, pydantic.AfterValidator(_checked)] | None = None
     """Address of a running Dask cluster that shares this folder, e.g. tcp://host:8786; --scheduler on the
     command line."""
     retries: Annotated[int, Field(ge=0)] = 2

@@ -6,6 +6,7 @@ Only plain data leaves it: a library's exception may not pickle, and would take 
 import contextlib
 import dataclasses
 import os
+import sys
 import traceback
 from pathlib import Path
 
@@ -65,6 +66,8 @@ class Ticket:
         """Why this process is not fit for the run, or None."""
         if self.code not in (None, CODE):
             return "runs another version of this repository's code; update it there and restart the worker"
+        if sys.getfilesystemencoding() != "utf-8":
+            return "is not in UTF-8, and would not find pictures with accents; start it with PYTHONUTF8=1"
         if not Path(self.cwd, self.probe).is_file():
             return f"does not see {self.folder}; the folder must be shared, under the same path everywhere"
         if not os.access(self.folder, os.W_OK):

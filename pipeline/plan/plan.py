@@ -15,7 +15,7 @@ from pydantic import Field
 
 from pipeline.common.errors import UserError
 from pipeline.common.machine import device_name, filesystem, free_bytes, shown_bytes
-from pipeline.common.params import STRICT, Paths, load_params
+from pipeline.common.params import STRICT, ParamsFile, Paths, load_params
 from pipeline.common.progress import duration
 from pipeline.features.size_estimate import bytes_per_artwork
 from pipeline.plan.finished import finished
@@ -78,12 +78,14 @@ class StepPlan:
         return max(0, min(int(size * self.left), size - there))
 
 
-TrainPlan = Callable[[Path, Counts, Paths | None, int], list[StepPlan]]
+TrainPlan = Callable[[ParamsFile, Counts, Paths | None, int], list[StepPlan]]
 """Plans training, which lies outside this package: (params file, counts, where the shards of a few
 artworks lie to measure on, features' bytes an artwork)."""
 
 
-def make_plan(params_file: Path, train: TrainPlan | None = None, measured: bool = True) -> dict[str, Any]:
+def make_plan(
+    params_file: ParamsFile, train: TrainPlan | None = None, measured: bool = True
+) -> dict[str, Any]:
     """The plan of a params file, JSON-ready.
 
     Args:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline.backbones.decode_ahead import WAITED
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.files import write_bytes, write_parquet
-from pipeline.common.params import Paths, load_params
+from pipeline.common.params import ParamsFile, Paths, load_params
 from pipeline.common.schema import REGIONS, SIMILARITY, shard_stem
 from pipeline.common.tables import read_artworks, read_groups, read_regions
 from pipeline.features.params import FeaturesParams
@@ -58,7 +58,7 @@ class Settings:
     parallel: ParallelParams
 
     @classmethod
-    def load(cls, params_file: Path) -> "Settings":
+    def load(cls, params_file: ParamsFile) -> "Settings":
         """Read the sections. Raises `UserError`."""
         sections: dict[str, Any] = {
             field.name: load_params(params_file, field.name, field.type)  # type: ignore[arg-type]

@@ -264,9 +264,14 @@ def test_a_scheduler_that_is_lost_is_one_message_and_finished_shards_stay(
 
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.parallel.dask_cluster.CONNECT", 0.5)
-    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
-        with pytest.raises(UserError, match="no Dask scheduler answers at"):
-            map_shards("x", tmp_path / "out", {0: "a"}, nothing, ParallelParams(scheduler=address))
+    with pytest.raises(UserError, match="no Dask scheduler answers at"):
+        map_shards("x", tmp_path / "out", {0: "a"}, nothing, ParallelParams(scheduler="tcp://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://x:1", "tcp://x", "tcp://x:99999", "tcp://x:y", ""])
+def test_no_address_is_refused_even_when_nothing_is_to_do(address: str) -> None:
+    with pytest.raises(ValueError, match="scheduler"):
+        ParallelParams(scheduler=address)
 
 
 def test_a_cluster_without_workers_is_said(cluster: Cluster, tmp_path: Path) -> None:
