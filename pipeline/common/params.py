@@ -7,6 +7,7 @@ cannot give two steps of one command different numbers.
 import dataclasses
 import difflib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -153,8 +154,8 @@ def _bad_path(value: str | Path) -> str | None:
     """What is wrong with a path, or with a text that may be one."""
     text = str(value)
     if text.startswith("~"):
-        home = text.replace("~", str(Path.home()), 1) if text.startswith("~/") else "the folder itself"
-        return f"DVC and others read ~ as a folder of that name; write {home}"
+        home = os.path.expanduser(text)  # noqa: PTH111 - pathlib's raises where there is no home
+        return f"some read ~ as the home folder, others as a folder of that name, such as DVC; write {home}"
     if isinstance(value, str):
         return None
     if "\0" in text:

@@ -172,8 +172,8 @@ class _Values:
             )
         try:
             value = self._composer.construct_object(node)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise BadYaml(where, f"= {shown} is no {kind} ({error})") from None
+        except (ValueError, KeyError, AttributeError, TypeError):  # PyYAML has no class for it
+            raise BadYaml(where, f"= {shown} is no {kind}") from None
         if kind == "int" and abs(value) >= 2**63:
             raise BadYaml(where, f"= {shown} is beyond 64 bits")
         if kind == "float" and not (_PLAIN_FLOAT.fullmatch(text) and math.isfinite(value)):
