@@ -174,7 +174,7 @@ def _apolo(context: Context) -> Iterator[Finding]:
 
 def _items(folder: Path, file: Path) -> Iterator[Finding]:
     records = [r for r in apolo.read_records(file) if isinstance(r, dict) and r.get("painting")]
-    splits = Counter(str(record.get("split")) for record in records)
+    splits = Counter(str(record.get("split"))[:20] for record in records)
     maps = folder / apolo_arrays.MAPS
     if not records:
         yield Finding("apolo", "fail", f"{file} has no record with a painting", APOLO)
@@ -185,12 +185,17 @@ def _items(folder: Path, file: Path) -> Iterator[Finding]:
     else:
         chosen = records[:: max(1, len(records) // MAPS)][:MAPS]
         lost = [r["painting"] for r in chosen if not _has_map(folder, str(r["painting"]))]
-        counts = ", ".join(f"{split} {count}" for split, count in sorted(splits.items()))
+        counts = ", ".join(f"{split} {count}" for split, count in sorted(splits.most_common(5)))
         found = f"{len(records)} items ({counts}); {len(chosen) - len(lost)} of {len(chosen)} have a mask"
         if len(lost) == len(chosen):
             yield Finding("apolo", "fail", found, f"{maps} must hold PAINTING_EMOTION.npy. {APOLO}")
         elif lost:
-            yield Finding("apolo", "warn", found, f"items without one are left out, for example {lost[0]}")
+            yield Finding(
+                "apolo",
+                "warn",
+                found,
+                f"items without one are left out, for example {artemis.shown(str(lost[0]))}",
+            )
         else:
             yield Finding("apolo", "ok", found)
 

@@ -5,6 +5,7 @@ Source: the APOLO release (Kim et al.) and its scripts; see `load_items` for apo
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ INDEX = "artemis_index"
 SPLITS = ("train", "val", "test")
 ANY_LENGTH = 1_000_000
 """Characters of an utterance that is only looked up."""
+SHOWN = 80
+"""Characters of a value in a message."""
 _STRICTNESS = {split: rank for rank, split in enumerate(("train", "rest", "val", "test"))}
 """An artwork that is listed under several splits gets the last of them in this order."""
 
@@ -49,9 +52,10 @@ class ApoloItem:
 
 
 def _read_json(path: Path) -> Any:
-    """A JSON file; `UserError` when it cannot be read."""
+    """A JSON file; `UserError` when it cannot be read, or gives a key twice."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text, object_pairs_hook=_once, parse_int=_number)
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist; set paths.apolo to the folder of the APOLO release"
@@ -60,12 +64,26 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of which json would keep the last of several values in silence."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {shown(twice)} stands twice in one object")
+    return values
+
+
+def _number(text: str) -> int | float:
+    """An int; one of more digits than any id as a float: Python refuses to read thousands of digits."""
+    return int(text) if len(text) < 20 else float(text)
+
+
 def _id_list(value: Any) -> tuple[int, ...] | None:
     """ArtEmis ids as the release writes them: a list of numbers, or one number. None for anything else."""
     values = value if isinstance(value, list) else [value]
     if not values or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
         return None
-    if not all(float(v).is_integer() and abs(v) < 2**53 for v in values):
+    if not all(abs(v) < 2**53 and float(v).is_integer() for v in values):  # False for NaN too
         return None
     return tuple(dict.fromkeys(int(v) for v in values))
 
@@ -76,14 +94,27 @@ def _records(value: Any, path: Path) -> list[Any]:
         return value
     if isinstance(value, dict):
         if {"columns", "data"} <= value.keys():
-            return [dict(zip(value["columns"], row, strict=False)) for row in value["data"]]
+            return _split_records(value["columns"], value["data"], path)
         columns = {name: column for name, column in value.items() if isinstance(column, dict)}
         if "artemis_id" in columns:
             rows = list(columns["artemis_id"])
             return [{name: column.get(row) for name, column in columns.items()} for row in rows]
         if len(columns) == len(value):
             return list(columns.values())
-    raise UserError(f"{path} is no table of records: expected a JSON list of objects, or what pandas writes")
+    raise _no_table(path, "expected a JSON list of objects, or what pandas writes")
+
+
+def _split_records(columns: Any, rows: Any, path: Path) -> list[Any]:
+    """Records of pandas' orient "split"; a row that is no list stays as it is, for its reader to reject."""
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise _no_table(path, f"its columns must be a list of names, not {shown(str(columns))}")
+    if not isinstance(rows, list):
+        raise _no_table(path, f"its data must be a list of rows, not {shown(str(rows))}")
+    return [dict(zip(columns, row, strict=False)) if isinstance(row, list) else row for row in rows]
+
+
+def _no_table(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is no table of records: {why}")
 
 
 def read_records(path: Path) -> list[Any]:
@@ -242,17 +273,32 @@ def _item_problems(
     if (why := unsafe_name(painting)) is not None:
         yield "unsafe-name", f"{shown(painting)} {why}"
     if record.get("split") not in ("val", "test"):
-        yield "unknown-split", f"{shown(painting)}: split {record.get('split')!r} is neither val nor test"
+        yield (
+            "unknown-split",
+            f"{shown(painting)}: split {_shown(record.get('split'))} is neither val nor test",
+        )
     if not known:
-        yield "no-utterance", f"{shown(painting)}: none of its ids {ids} was kept of the csv"
+        yield "no-utterance", f"{shown(painting)}: none of its ids {_shown(ids)} was kept of the csv"
     rows = [table.get(artemis_id) for artemis_id in known]
     keys = {row[0] for row in rows}
     names = {table.names[key] for key in keys if key in table.names}
     if len(keys) > 1 or any(plain_name(name) != plain_name(painting) for name in names):
-        detail = f"{shown(painting)}: the ids {known} belong to {', '.join(sorted(names or keys))}"
+        detail = f"{shown(painting)}: the ids {_shown(known)} belong to {_joined(names or keys)}"
         yield "other-painting", f"{detail}; are the csv and APOLO of one version?"
     emotions = {row[1] for row in rows} | ({str(record["emotion"])} if record.get("emotion") else set())
     if len(emotions) > 1:
-        yield "mixed-emotions", f"{shown(painting)}: {', '.join(sorted(emotions))}"
+        yield "mixed-emotions", f"{shown(painting)}: {_joined(emotions)}"
     if not emotions <= set(EMOTIONS):
-        yield "unknown-emotion", f"{shown(painting)}: {', '.join(sorted(emotions))} has no mask"
+        yield "unknown-emotion", f"{shown(painting)}: {_joined(emotions)} has no mask"
+
+
+def _shown(value: Any) -> str:
+    """A value of any kind for a message, not too long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _joined(names: Iterable[str]) -> str:
+    """Names for a message, not too many."""
+    text = ", ".join(sorted(names))
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
