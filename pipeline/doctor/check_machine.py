@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.machine import available_memory, existing, shown_bytes
+from pipeline.common.params import Paths
 from pipeline.doctor.finding import Check, Context, Finding, NotChecked
 
 SHARD_BYTES = 384 * 2**20
 """A handy shard: large enough to read in one go, small enough to lose (256 to 512 MiB)."""
 STALE_SECONDS = 3600
 """A temporary file that nobody has written to for so long belongs to a killed run."""
+WITHOUT_LINKS = "put the whole checkout on that disk; or run the commands of cli.py, which need no DVC"
 SPARE_MEMORY = 2 * 10**9
 """Bytes beside the weights: decoded pictures, batches, Python itself."""
 
@@ -84,7 +86,8 @@ def _disk(context: Context) -> Iterator[Finding]:
         if place["enough"]:
             yield Finding("disk", "ok", found)
         else:
-            way_out = "set paths.data to a larger disk, or store the SAM grids as int8 (features section)"
+            way_out = "set paths.data to a larger disk (for dvc: put the whole checkout there), or store the "
+            way_out += "SAM grids as int8 (features section)"
             yield Finding("disk", "fail", found, way_out)
 
 
@@ -156,8 +159,35 @@ def _dvc(context: Context) -> Iterator[Finding]:
     elif context.params_file != Path("params.yaml"):
         found = f"dvc repro reads params.yaml, not {context.params_file}"
         yield Finding("dvc", "ok", found, "to drive these params by DVC, make them params.yaml")
+    elif refusal := dvc_refusal(Path.cwd(), context.paths):
+        found, way_out = refusal
+        yield Finding("dvc", "fail", f"dvc repro would stop: {found}", way_out)
     else:
         yield Finding("dvc", "ok", "dvc.yaml and .dvc are here, nothing holds a lock")
+
+
+def dvc_refusal(root: Path, paths: Paths) -> tuple[str, str] | None:
+    """Why `dvc repro` would not take a checkout, perhaps after hours, and the way out; None where it would.
+
+    root: folder of .dvc. DVC writes a .gitignore beside each folder of results, so these must lie in the git
+    repository, links followed, and in the checkout by name.
+    """
+    from dvc.config import Config
+
+    without_git = bool(Config(str(root / ".dvc"), validate=False)["core"].get("no_scm"))
+    git = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
+    if git is None and not without_git:
+        way_out = "git init && git add . && git commit -m start; or, without git: dvc config core.no_scm true"
+        return f"{root} is in no git repository (a copy of the sources?)", way_out
+    for name in ("data", "runs", "metrics", "report"):
+        folder: Path = getattr(paths, name)
+        if not Path(os.path.abspath(folder)).is_relative_to(root):  # noqa: PTH100 - resolve would follow links
+            found = f"paths.{name}, {folder}, lies outside of the checkout, where DVC keeps no results"
+            return found, WITHOUT_LINKS
+        if git and not without_git and not folder.resolve().is_relative_to(git.resolve()):
+            found = f"paths.{name}, {folder}, is a link to {folder.resolve()}, outside of the git repository"
+            return found, WITHOUT_LINKS
+    return None
 
 
 def _lock_holder(path: Path) -> str:

@@ -112,6 +112,7 @@ def test_files_and_locks_of_killed_runs(checkout: Path) -> None:
     assert only("leftovers", check_machine.CHECKS["leftovers"]).status == "ok"  # a running writer's
     os.utime(fresh, (time.time() - 7200,) * 2)
     assert only("leftovers", check_machine.CHECKS["leftovers"]).status == "warn"
+    (checkout / ".git").mkdir()
     for name in (".dvc/tmp", "dvc.yaml"):
         (checkout / name).mkdir(parents=True) if "tmp" in name else (checkout / name).write_text("stages: {}")
     assert only("dvc", check_machine.CHECKS["dvc"]).status == "ok"
