@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -417,6 +418,42 @@ def doctor(params: ParamsFile = PARAMS, as_json: Json = False) -> Answer:
     listed = {"findings": [dataclasses.asdict(finding) for finding in findings]}
     code = 1 if failed(findings) else 0
     return _answer(listed, as_json, lambda _: findings_text(findings), code)
+
+
+@command()
+def fetch(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="sam, clip, clip-score, vinvl, faster-rcnn (which one, and where to, the params say), "
+            "distilgpt2, gpt2, gpt2-large; where to get artemis, wikiart, apolo, artemis-classifier yourself."
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show source, size, licence and hash; ask no server.")
+    ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="Takes the place of https://HOST in every source; HF_ENDPOINT does in the hub's."),
+    ] = None,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> Answer:
+    """Download official weights to where the params expect them. A killed or broken download goes on."""
+    from pipeline.fetch.order import make_order
+    from pipeline.fetch.report import by_hand, fetched_text, look, order_text
+
+    order, hand = make_order(names, Params.read(params), mirror), by_hand(names)
+    if dry_run:
+        found = look(order)
+    else:
+        print(order_text(order, hand), file=sys.stderr, flush=True)
+        from pipeline.fetch.fetch import fetch as fetch_all  # slow to import: after the first word
+
+        found = fetch_all(order)
+    listed = {"files": [one.as_json() for one in found], "by_hand": hand}
+    text = order_text(order, hand) if dry_run else fetched_text(found)
+    return _answer(listed, as_json, lambda _: text, code=int(bool(hand) and not dry_run))
 
 
 @command("pretrain-tiny")

@@ -24,6 +24,7 @@ PIPELINE_FLOORS = (
     ("features", "regions", "similarity", "shards"),
     ("plan",),
     ("doctor",),
+    ("fetch",),
 )
 MODEL_FLOORS = (
     ("metrics",),

@@ -13,6 +13,8 @@ HASHES = "sha256.json"
 """File beside weights that lists, by relative path, the SHA-256 each must have."""
 READ_BESIDE = (".json", ".txt", ".gz")
 """Endings of what is read of a folder besides its weights: configs, and vocabularies of tokenizers."""
+RECORDED = ".sha256"
+"""Ending of the file beside weights without a published hash: of the first download, as of sha256sum."""
 
 
 def verify_weights(path: Path) -> str:
@@ -82,10 +84,38 @@ def _read_hashes(path: Path) -> dict[str, str]:
     return listed
 
 
+def recorded_file(path: Path) -> Path:
+    """Beside a file: the hash of its first download."""
+    return path.with_name(path.name + RECORDED)
+
+
+def read_recorded(path: Path) -> str | None:
+    """The hash recorded at a file's first download, or None. Raises `UserError` for a record that is none."""
+    try:
+        text = recorded_file(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{recorded_file(path)} cannot be read: {error}") from None
+    digest = text.partition(" ")[0].strip()
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise UserError(f"{recorded_file(path)} holds no SHA-256: remove it")
+    return digest
+
+
 def _digest(path: Path) -> str:
-    """SHA-256 of a file, remembered for as long as its size and time stay the same."""
+    """SHA-256 of a file, remembered for as long as its size and time stay the same.
+
+    Raises `UserError` when another one was recorded at its first download.
+    """
     stat = path.stat()
-    return _digest_at(path, stat.st_size, stat.st_mtime_ns)
+    digest = _digest_at(path, stat.st_size, stat.st_mtime_ns)
+    if read_recorded(path) not in (None, digest):
+        raise UserError(
+            f"{path} has SHA-256 {digest}, but {recorded_file(path)} says {read_recorded(path)}: the file is "
+            "damaged or was replaced; restore it, or remove the record if you replaced it"
+        )
+    return digest
 
 
 @functools.lru_cache(maxsize=64)
