@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common import command
-from pipeline.common.errors import RunFailed, UserError
+from pipeline.common.errors import RunFailed
 from pipeline.common.files import write_json
 from pipeline.common.lock import only_writer
 from pipeline.common.params import Params, ParamsFile, Paths, read_params

@@ -44,6 +44,7 @@ def test_help_answers_without_the_heavy_imports() -> None:
         "bench",
         "plan",
         "doctor",
+        "fetch",
         "pretrain-tiny",
     ],
 )

@@ -50,7 +50,9 @@ def read_features(index: Index, key: str) -> Features:
         raise UserError(
             f"{key}: its features are damaged: {error}; run the features and shards steps"
         ) from None
-    if clip.ndim and math.isqrt(len(clip)) ** 2 != len(clip):  # the class token stands before a square of patches
+    if clip.ndim and math.isqrt(len(clip)) ** 2 != len(
+        clip
+    ):  # the class token stands before a square of patches
         clip = clip[1:]
     features = Features(sam, clip, *size, scale)
     if first:

@@ -1,6 +1,5 @@
 """Weights: is each file there, whole, of the size that the params name, and the one its authors published."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.machine import shown_bytes
 from pipeline.doctor.finding import Check, Context, Finding, NotChecked
+from pipeline.doctor.offer_fetch import offering
 from pipeline.doctor.weights_file import WeightsFile, look_at
 
 SAM_FILES = {
@@ -54,8 +54,6 @@ WHERE = {
     "timm/vit_base_patch32_clip_224.openai on the Hugging Face hub",
 }
 """What each file is, and where its authors publish it."""
-FETCHED_AS = {"faster_rcnn": "faster-rcnn", "score.clip": "clip-score"}
-"""Check -> its name for `fetch`, where that is another."""
 _HUB_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth?$")
 """torch.hub's habit: the first digits of the SHA-256 end the name."""
 
@@ -293,34 +291,10 @@ def _json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _offering(check: Check) -> Check:
-    """The check, with the command that fetches what it misses."""
-
-    def checked(context: Context) -> Iterator[Finding]:
-        for finding in check(context):
-            way_out = finding.way_out
-            if finding.check in WHERE and way_out.endswith(WHERE[finding.check]) and finding.status == "fail":
-                way_out += f". To fetch it: {_fetch_command(finding.check, context)}"
-            yield dataclasses.replace(finding, way_out=way_out)
-
-    return checked
-
-
-def _fetch_command(name: str, context: Context) -> str:
-    what = FETCHED_AS.get(name, name)
-    if name == "language_model":
-        folder = context.section("backbones").language_model.name
-        what = folder if folder in ("gpt2", "gpt2-large") else "distilgpt2"
-    return f"python cli.py fetch {what} --params {context.params_file}"
-
-
 CHECKS: dict[str, Check] = {
-    name: _offering(check)
-    for name, check in {
-        "sam": _sam,
-        "clip": _clip,
-        "detector": _detector,
-        "language_model": _language_model,
-        "score.clip": _score_clip,
-    }.items()
+    "sam": offering(_sam, WHERE),
+    "clip": offering(_clip, WHERE),
+    "detector": offering(_detector, WHERE),
+    "language_model": offering(_language_model, WHERE),
+    "score.clip": offering(_score_clip, WHERE),
 }

@@ -12,6 +12,8 @@ from pipeline.fetch.part import forget, size_of
 
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Status codes that may be gone in a moment."""
+LONGEST_WAIT = 60.0
+"""Seconds, whatever a server asks for."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,16 @@ class Passing(Exception):  # noqa: N818 - no error yet: it may be over in a mome
 
 def accept(response: requests.Response, source: Source, part: Path) -> tuple[int, int | None]:
     """(first byte that comes, bytes of the whole file if known). Raises `Passing`, `RunFailed`."""
-    url, status, done = shown_url(response.url), response.status_code, size_of(part)
+    url, host = shown_url(response.url), urlsplit(response.url).hostname
+    status, done = response.status_code, size_of(part)
     if urlsplit(source.url).scheme == "https" and urlsplit(response.url).scheme != "https":
         raise RunFailed(f"{shown_url(source.url)} leads to {url}, without encryption: not followed")
     if status in PASSING:
-        raise Passing(f"{url} answers {status} {response.reason}", _retry_after(response))
+        raise Passing(f"{host} answers {status} {response.reason}", _retry_after(response))
     asked = "Range" in response.request.headers
     if status == 416 and asked:
         forget(part)
-        raise Passing(f"{url} has nothing after byte {done:,}: starting over", 0.0)
+        raise Passing(f"{host} has nothing after byte {done:,}: starting over", 0.0)
     if status not in (200, 206):
         raise RunFailed(f"{url} answers {status} {response.reason}. {_refusal(status)}")
     start, total = 0, None
@@ -51,10 +54,9 @@ def accept(response: requests.Response, source: Source, part: Path) -> tuple[int
         start, total = _content_range(response)
         if not asked or start != done or "Content-Encoding" in response.headers:
             forget(part)
-            raise Passing(f"{url} answers byte {start:,} when asked for {done:,}: starting over", 0.0)
+            raise Passing(f"{host} sends other bytes than those after {done:,}: starting over", 0.0)
     elif "Content-Encoding" not in response.headers:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() else None
+        total = _number(response.headers.get("Content-Length", ""))
     if source.size is not None and total not in (None, source.size):
         raise RunFailed(
             f"{url} has {total:,} bytes, and the published file {source.size:,}: this is another file (a "
@@ -72,14 +74,18 @@ def _content_range(response: requests.Response) -> tuple[int, int | None]:
     unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
     span, _, total = rest.partition("/")
     first = span.partition("-")[0]
-    if unit != "bytes" or not first.isdigit():
-        return -1, None
-    return int(first), int(total) if total.isdigit() else None
+    start = _number(first) if unit == "bytes" else None
+    return (-1, None) if start is None else (start, _number(total))
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
+    seconds = _number(response.headers.get("Retry-After", ""))
+    return None if seconds is None else min(float(seconds), LONGEST_WAIT)
+
+
+def _number(text: str) -> int | None:
+    """What a header says, if that is a number: superscripts are digits to Python."""
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _refusal(status: int) -> str:

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.backbones.weight_hashes import read_recorded, recorded_file
+from pipeline.backbones.weights_file import LOADABLE, sniff
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import write_bytes
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.lock import only_writer
 from pipeline.common.machine import shown_bytes
-from pipeline.backbones.weights_file import LOADABLE, sniff
 from pipeline.fetch.answer import Source
 from pipeline.fetch.order import Wanted, shown_url
 from pipeline.fetch.part import forget, note_of, part_of, size_of

@@ -146,7 +146,11 @@ def _only(weights: Weights, path: Path, others: Iterable[Weights]) -> RemoteFile
 def _check_place(path: Path, params: Params) -> None:
     """Raise `UserError` for a folder whose files are listed by hash: official weights are no part of it."""
     for folder in (path.parent, path.parent.parent):
-        if (folder / HASHES).is_file():
+        try:
+            listed = (folder / HASHES).is_file()
+        except OSError as error:
+            raise UserError(f"{params} wants {path}: {error.strerror}") from None
+        if listed:
             raise UserError(
                 f"{params.file} wants {path} in {folder}, which holds the weights listed in its {HASHES}: name "
                 "another folder in `backbones`, or take --params params/artemis.yaml"
@@ -155,8 +159,8 @@ def _check_place(path: Path, params: Params) -> None:
 
 def _built_in(key: str, value: str, params: Params) -> UserError:
     return UserError(
-        f"{key} is {value} in {params.file}: the built-in small weights, which come with this repository. For the "
-        "official ones take --params params/artemis.yaml, or a file of your own"
+        f"{key} is {value} in {params.file}: the built-in small weights, which come with this repository. For "
+        "the official ones take --params params/artemis.yaml, or a file of your own"
     )
 
 

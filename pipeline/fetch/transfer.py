@@ -24,8 +24,6 @@ from pipeline.fetch.part import forget, read_note, size_of, write_note
 
 CHUNK = 1 << 16
 """Bytes written at a time, and lost at most where a connection breaks."""
-LONGEST_WAIT = 60.0
-"""Seconds, whatever a server asks for."""
 PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
@@ -77,7 +75,7 @@ def _insist(source: Source, part: Path, patience: Patience) -> str | None:
                     ) from None
                 wait = patience.wait * 2 ** (failures - 1) if error.wait is None else error.wait
                 _say(f"{error}; trying again in {wait:.0f} s")
-                time.sleep(min(wait, LONGEST_WAIT))
+                time.sleep(wait)
 
 
 def _attempt(session: requests.Session, source: Source, part: Path, patience: Patience) -> str | None:
@@ -99,6 +97,8 @@ def _attempt(session: requests.Session, source: Source, part: Path, patience: Pa
             return announced(response)
     except requests.RequestException as error:
         raise _explained(error, source, part) from None
+    except ValueError as error:
+        raise RunFailed(f"{shown_url(source.url)} leads to what is no address: {error}") from None
     except OSError as error:
         full = "the disk or your quota is full" if error.errno in DISK_FULL else "it cannot be written"
         if error.errno == errno.EFBIG:
@@ -167,10 +167,10 @@ def _explained(error: requests.RequestException, source: Source, part: Path) -> 
     why = f"the connection broke after {size_of(part):,} bytes"
     if isinstance(error, requests.exceptions.ProxyError):
         why = "the proxy named in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY does not answer"
-    elif isinstance(error, requests.Timeout):
-        why = "no answer in time"
+    elif isinstance(error, requests.Timeout) or "timed out" in str(error):
+        why = "nothing came in time"
     elif isinstance(error, requests.ConnectionError) and not size_of(part):
-        why = f"no connection to {urlsplit(source.url).hostname}"
+        why = f"{urlsplit(source.url).hostname} cannot be reached, or is no web server"
     return Passing(why)
 
 

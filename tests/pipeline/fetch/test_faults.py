@@ -73,6 +73,11 @@ def cut_without_ranges(handler: Handler, data: bytes) -> None:
     handler.hang_up()
 
 
+def gibberish(handler: Handler, _: bytes) -> None:
+    handler.wfile.write(b"\x00\x01 hello\r\n\r\n")
+    handler.hang_up()
+
+
 def promises(length: int) -> Turn:
     def turn(handler: Handler, data: bytes) -> None:
         handler.head(200, length)
@@ -106,6 +111,11 @@ FAULTS: dict[str, tuple[list[Turn], str]] = {
     "redirect to the right place": ([elsewhere(PLACE)], "fetched"),
     "redirects in a circle": ([elsewhere(PLACE)] * 99, "refused"),
     "redirect to file:///etc/passwd": ([elsewhere("file:///etc/passwd")], "refused"),
+    "redirect to no address": ([elsewhere("http://[::1")], "refused"),
+    "206 with a range that is no number": ([answer(206, FILE, Content_Range="bytes ²-³/²")], "fetched"),
+    "503 with a Retry-After that is no number": ([answer(503, Retry_After="²")] * 9, "refused"),
+    "204, nothing": ([answer(204)], "refused"),
+    "no HTTP": ([gibberish] * 9, "refused"),
     "redirect to ftp://": ([elsewhere("ftp://127.0.0.1/model")], "refused"),
 }
 
@@ -372,7 +382,7 @@ def test_a_disk_that_breaks_is_no_traceback(
 def test_nobody_at_home(tmp_path: Path) -> None:
     with serve(Hostile()) as gone:
         pass
-    with pytest.raises(RunFailed, match=r"no connection to 127\.0\.0\.1, 3 times in a row"):
+    with pytest.raises(RunFailed, match=r"127\.0\.0\.1 cannot be reached.*, 3 times in a row"):
         fetch([wanted(gone, tmp_path)], HURRY)
 
 
