@@ -69,9 +69,11 @@ def order_text(order: Sequence[Wanted], hand: Sequence[dict[str, str]] = ()) -> 
             f"    SHA-256  {remote.sha256 or NOT_PUBLISHED}",
         ]
     missing = [wanted for wanted in order if not wanted.path.exists()]
-    total = shown_bytes(sum(wanted.remote.size or 0 for wanted in missing))
-    unknown = " and what has no published size" if any(one.remote.size is None for one in missing) else ""
-    lines += [f"to fetch: {len(missing)} file(s), {total}{unknown}"] if order else []
+    known = sum(wanted.remote.size or 0 for wanted in missing)
+    unknown = sum(wanted.remote.size is None for wanted in missing)
+    parts = [f"{len(missing)} file(s)"] + ([shown_bytes(known)] if known else [])
+    parts += [f"{unknown} of them of no published size"] if unknown else []
+    lines += [f"to fetch: {', '.join(parts)}"] if order else []
     return "\n".join([*lines, *(f"{one['name']}: not fetched by a program. {one['where']}" for one in hand)])
 
 

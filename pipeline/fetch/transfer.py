@@ -6,6 +6,7 @@ caller to check, by their hash.
 
 import errno
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -125,9 +126,10 @@ def _copy(
 ) -> None:
     """Write what comes, with rate and time left on stderr. Raises `RunFailed` for more than there can be."""
     done = start
+    columns, lines = shutil.get_terminal_size()  # never 0, with which tqdm draws nothing
     bar = tqdm(
         total=total, initial=start, unit="B", unit_scale=True, file=sys.stderr, desc=f"fetch {title}",
-        mininterval=0.5 if sys.stderr.isatty() else 10.0, dynamic_ncols=True,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0, ncols=columns, nrows=lines,
     )  # fmt: skip
     with bar:
         for chunk in response.iter_content(CHUNK):

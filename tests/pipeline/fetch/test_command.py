@@ -1,9 +1,12 @@
 """The command as a person types it, in processes of its own: killed, twice at once, for programs."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +91,19 @@ def test_a_dry_run_shows_all_and_asks_nobody(server: Hostile, folder: Path) -> N
     assert [one["state"] for one in told["files"]] == ["to fetch"] * 2
     assert [one["name"] for one in told["by_hand"]] == ["apolo"]
     assert server.asked == [] and not (folder / "weights").exists()
+
+
+def test_a_terminal_shows_rate_and_time_left(server: Hostile, folder: Path) -> None:
+    """Of no known width, as many are that are not a person's."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(command("vinvl", "--mirror", server.url), cwd=folder, stderr=slave, stdout=slave):
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while some := os.read(master, 1 << 16):
+                shown += some
+    os.close(master)
+    assert re.search(rb"fetch vinvl_vg_x152c4\.pth: .*%.*B/s\]", shown), shown
 
 
 def test_what_no_program_may_fetch_is_a_failure_with_a_page(folder: Path) -> None:
