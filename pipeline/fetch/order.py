@@ -159,12 +159,12 @@ def _check_place(path: Path, params: Params) -> None:
 
 def _built_in(key: str, value: str, params: Params) -> UserError:
     return UserError(
-        f"{key} is {value} in {params.file}: the built-in small weights, which come with this repository. For "
-        "the official ones take --params params/artemis.yaml, or a file of your own"
+        f"{key} is {value} in {params.file}: the built-in small weights, which come with this repository. "
+        "For the official ones take --params params/artemis.yaml, or a file of your own"
     )
 
 
-def _section(params: Path, name: str) -> Any:
+def _section(params: Params, name: str) -> Any:
     """A section by its name alone: that of `score` belongs to a package that this one may not import."""
     module, _, cls = SECTIONS[name].partition(":")
     return params.section(name, getattr(importlib.import_module(module), cls))
