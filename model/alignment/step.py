@@ -23,7 +23,7 @@ from model.alignment.artemis_classifier import load_artemis
 from model.alignment.networks import Architecture, EmotionClassifier, NetworkConfig, Padding, build_network
 from model.alignment.words import plain_words
 from pipeline.common.emotions import ALL_EMOTIONS, EMOTIONS, POSITIVE, SOMETHING_ELSE, emotion_index
-from pipeline.common.errors import UserError
+from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.lock import writes
 from pipeline.common.machine import torch_device
@@ -129,7 +129,10 @@ def _network_config(num_words: int, params: AlignmentParams) -> NetworkConfig:
 
 
 def _fit(network: nn.Module, ids: torch.Tensor, labels: torch.Tensor, params: AlignmentParams) -> None:
-    """AdamW on cross-entropy, in place. A last step of one row is left out: it has no batch statistics."""
+    """AdamW on cross-entropy, in place. A last step of one row is left out: it has no batch statistics.
+
+    Raises `RunFailed` when the loss is not finite any more.
+    """
     steps = [start for start in range(0, len(ids), params.batch) if len(ids) - start > 1]
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
@@ -148,6 +151,8 @@ def _fit(network: nn.Module, ids: torch.Tensor, labels: torch.Tensor, params: Al
             loss.backward()
             optimizer.step()
             schedule.step()
+        if not loss.isfinite():  # of the last step: no weight comes back from a NaN
+            raise RunFailed("alignment: the training loss is not finite; lower alignment.learning_rate")
 
 
 def _accuracy(classifier: EmotionClassifier, sentences: Sequence[str], labels: np.ndarray) -> dict[str, Any]:

@@ -4,6 +4,7 @@ All tokens are held in memory as float16, averaged to 7x7: 75 kB an artwork at w
 Runs on the CPU: a step is a quarter of a GFLOP.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from model.baselines.wesd_network import CELLS, SIDE, UncorrectedAdamW, Wesd, ce
 from model.maps.prediction_writer import ItemPrediction, write_predictions
 from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS, emotion_index
-from pipeline.common.errors import UserError
+from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import write_bytes
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem
@@ -87,7 +88,10 @@ def read_cells(index: Index, key: str) -> np.ndarray:
     """Tokens of an artwork, float32 (49, C). Raises `UserError` when it has none, or not the indexed ones."""
     try:
         index.check(key)
-        return cells_of(parse_npy(index.read(key, "clip.npy")))
+        cells = cells_of(parse_npy(index.read(key, "clip.npy")))
+        if not np.isfinite(cells).all():
+            raise ValueError("its clip.npy has a NaN or an infinity")
+        return cells
     except KeyError as error:
         raise UserError(
             f"{error.args[0]}: WESD reads CLIP's tokens. Set features.clip_dtype to float16 and run the "
@@ -98,7 +102,10 @@ def read_cells(index: Index, key: str) -> np.ndarray:
 
 
 def train_wesd(pairs: Pairs, params: WesdParams) -> tuple[Wesd, list[float]]:
-    """A trained network in eval mode, and every epoch's mean loss: functions of pairs and params alone."""
+    """A trained network in eval mode, and every epoch's mean loss: functions of pairs and params alone.
+
+    Raises `RunFailed` when an epoch's loss is not finite.
+    """
     order = torch.Generator().manual_seed(params.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed)
@@ -107,7 +114,7 @@ def train_wesd(pairs: Pairs, params: WesdParams) -> tuple[Wesd, list[float]]:
     total = params.epochs * batches
     optimizer = new_optimizer(model, params)
     schedule = get_linear_schedule_with_warmup(optimizer, int(params.warmup * total), total)
-    losses = []
+    losses: list[float] = []
     for _ in range(params.epochs):
         summed = 0.0
         for chosen in torch.randperm(len(pairs.rows), generator=order).split(params.batch_size):
@@ -118,6 +125,10 @@ def train_wesd(pairs: Pairs, params: WesdParams) -> tuple[Wesd, list[float]]:
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             summed += float(loss.detach()) * len(chosen)
+        if not math.isfinite(summed):
+            raise RunFailed(
+                f"baselines.wesd: the loss of epoch {len(losses) + 1} is not finite; lower its learning_rate"
+            )
         losses.append(summed / len(pairs.rows))
     return model.eval(), losses
 

@@ -50,9 +50,7 @@ def read_features(index: Index, key: str) -> Features:
         raise UserError(
             f"{key}: its features are damaged: {error}; run the features and shards steps"
         ) from None
-    if clip.ndim and math.isqrt(len(clip)) ** 2 != len(
-        clip
-    ):  # the class token stands before a square of patches
+    if clip.ndim and math.isqrt(len(clip)) ** 2 != len(clip):  # a class token stands before the patches
         clip = clip[1:]
     features = Features(sam, clip, *size, scale)
     if first:

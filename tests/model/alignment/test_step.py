@@ -14,7 +14,7 @@ from model.alignment.step import AlignmentParams, build_alignment, build_vocabul
 from model.alignment.words import plain_words
 from pipeline.common import schema
 from pipeline.common.emotions import ALL_EMOTIONS, emotion_index
-from pipeline.common.errors import UserError
+from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
 from tests.worlds.indexed_shards import paths_in
@@ -184,6 +184,11 @@ def test_absent_or_broken_inputs_end_in_one_message(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="cannot be read"):
         EmotionClassifier.load(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+    with pytest.raises(RunFailed, match="the training loss is not finite"):
+        train_classifier(*toy(40, 0), dataclasses.replace(SMALL, learning_rate=1e30))
 
 
 def test_positions_are_those_of_the_emotions_module(classifier: EmotionClassifier) -> None:

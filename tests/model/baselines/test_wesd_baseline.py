@@ -15,7 +15,7 @@ from model.baselines.wesd_network import Wesd, cells_of, target_of, wesd_loss
 from model.baselines.wesd_training import Pairs
 from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS
-from pipeline.common.errors import UserError
+from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.params import Paths
 from pipeline.reader.index import Index
@@ -159,6 +159,15 @@ def test_training_steps_equal_a_plain_computation(double: bool) -> None:
     first = wesd_loss(logits.of_emotion(pairs.cells[pairs.rows].float(), pairs.emotion), pairs.target, double)
     assert losses[0] == pytest.approx(float(first.detach()), rel=1e-5)
     assert len(losses) == 5
+
+
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+    with pytest.raises(RunFailed, match=r"loss of epoch \d+ is not finite"):
+        wesd_training.train_wesd(some_pairs(), WesdParams(epochs=9, learning_rate=1e38, batch_size=2))
+    pairs = some_pairs()
+    pairs.cells[0, 0, 0] = float("nan")
+    with pytest.raises(RunFailed, match="loss of epoch 1 is not finite"):
+        wesd_training.train_wesd(pairs, WesdParams(epochs=2, batch_size=4))
 
 
 def test_training_leaves_torchs_random_state_alone_and_needs_none_of_it() -> None:
