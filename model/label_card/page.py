@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from model.metrics.bidi import isolated
 from model.metrics.markdown import Markdown, escape, table
 
 FIELDS = ("support", "aggregate", "negatives", "center", "temperature")
@@ -41,7 +42,7 @@ def card_text(card: Mapping[str, Any]) -> str:
     if card["problems"]:
         shown = card["problems"][:LISTED]
         more = len(card["problems"]) - len(shown)
-        lines = [f"- {_text(line)}" for line in shown] + ([f"- and {more} more"] if more else [])
+        lines = [f"- {escape(line, code=True)}" for line in shown] + ([f"- and {more} more"] if more else [])
         parts += ["## Problems", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
@@ -64,8 +65,8 @@ def _source_line(place: int, source: Mapping[str, Any]) -> str:
     ]
     without = f"; {source['items_without']} items have nothing here, IoU 0" * bool(source["items_without"])
     return (
-        f"- data {place}: `{_text(source['data'])}`, detector {_text(', '.join(source['detector']))}, "
-        f"CLIP {_text(', '.join(clips))}{without}"
+        f"- data {place}: `{_text(source['data'])}`, detector {escape(', '.join(source['detector']))}, "
+        f"CLIP {escape(', '.join(clips))}{without}"
     )
 
 
@@ -115,6 +116,6 @@ def _flow(row: Mapping[str, Any]) -> str:
     return f"{{{', '.join(values)}}}"
 
 
-def _text(text: str) -> str:
-    """Text of data or paths on one line of Markdown, no HTML."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("`", "'")
+def _text(path: str) -> str:
+    """A path between backticks: one line, in which a backtick of its own would end the code."""
+    return isolated(" ".join(path.split()).replace("`", "'"))

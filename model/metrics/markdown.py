@@ -4,9 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from model.metrics.bidi import isolated
 from model.metrics.columns import COLUMNS, cell
 
-_SPECIAL = re.compile(r"([\\|*\[\]])")
+_SPECIAL = re.compile(r"([\\`|*\[\]~$]|(?<![^\W_])_|_(?![^\W_]))")
+"""Markup wherever it stands; an underscore between two letters or digits is none."""
+_BLOCK = re.compile(r"^(#{1,6}(?=\s|$)|[-+](?=\s|-|$)|\d{1,9}(?=[.)](\s|$)))")
+"""What would begin a heading, a list or a rule at the start of a line."""
+_CODE = re.compile("(`[^`]+`)")
 
 
 class Markdown(str):
@@ -14,13 +19,18 @@ class Markdown(str):
 
 
 def escape(text: str, code: bool = False) -> str:
-    """Text as one line that Markdown and HTML show as it is; line breaks become spaces.
+    """Text as one line that Markdown and HTML show as it is, and that turns no word around it.
 
-    `code`: leave backticks, for a sentence of ours with code in it.
+    Line breaks become spaces. `code`: leave what stands between backticks, for a sentence of ours.
     """
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = _SPECIAL.sub(r"\\\1", text)
-    return text if code else text.replace("`", "\\`")
+    text = isolated(" ".join(text.split()))
+    parts = _CODE.split(text) if code and "``" not in text else [text]  # two in a row would pair otherwise
+    text = "".join(part if number % 2 else _escape(part) for number, part in enumerate(parts))
+    return _BLOCK.sub(lambda mark: f"{mark[0]}\\" if mark[0].isdigit() else f"\\{mark[0]}", text)
+
+
+def _escape(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -34,7 +44,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
 
 
 def _cell(text: str) -> str:
-    return text if isinstance(text, Markdown) else escape(text)
+    return text if isinstance(text, Markdown) or text == "-" else escape(text)
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -48,7 +48,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         f"{box} on {boxed}. "
         f"EA: share of explanations in which {kind}{judge} reads the item's emotion. "
         f"Text: pycocoevalcap {metrics['text']['pycocoevalcap']}, PTB tokens. "
-        f"CLIPScore: CLIP {protocol['clip']['name']}." + _on_draws(metrics["rows"]),
+        f"CLIPScore: CLIP {escape(protocol['clip']['name'])}." + _on_draws(metrics["rows"]),
         "Rows with a colon are controls and ablations: `:other-emotion` was asked for another emotion of the "
         "same artwork and is scored against the item's own; `:no-prefix` is a model whose language model "
         "sees no prefix; docs/paper.md has the others. The paper's tables with these rows: tables/.",

@@ -197,7 +197,7 @@ def test_it_finds_the_recipe_that_finds_the_truth(tmp_path: Path) -> None:
     mine = next(row for row in card["final"] if row["place"] in card["current"])
     assert mine["place"] > 1 and mine["test"]["mean_iou"] < 50
     page = (paths.metrics / "label_card.md").read_text()
-    assert page == card_text(card) and "chosen on val alone" in page and "made &lt;up>" in page
+    assert page == card_text(card) and "chosen on val alone" in page and "made &lt;up&gt;" in page
     assert f"aggregate: {best['aggregate']}" in page
     assert f"at place {card['current'][0]} of {len(card['sweep'])}" in page
 

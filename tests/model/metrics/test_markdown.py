@@ -10,13 +10,13 @@ from markdown_it import MarkdownIt
 
 from model.metrics.markdown import Markdown, escape, score_table, table
 
-HOSTILE = "<b>`a|b`</b> \\\\| *x* [l](javascript:1) &lt; ``\nnext"
-TEXT = st.text(alphabet=st.sampled_from(list("ab `|\\\\<>&*[]()\n\t")), max_size=12)
+HOSTILE = "<b>`a|b`</b> \\\\| *x* _y_ ~~z~~ [l](javascript:1) &lt; ``\nnext"
+TEXT = st.text(alphabet=st.sampled_from(list("ab1é `|\\\\<>&*_~$#+-.![]()\n\t")), max_size=12)
 
 
 def cells_of(page: str) -> list[list[str]]:
     """What a reader sees in every cell of the only table of a page; a cell with markup fails."""
-    rendered = MarkdownIt("commonmark").enable("table").render(page)
+    rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(page)
     rows = re.findall(r"<tr>(.*?)</tr>", rendered, re.S)
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in rows]
     assert not [cell for row in cells for cell in row if "<" in cell], rendered
@@ -42,6 +42,20 @@ def test_columns_are_aligned_and_markdown_goes_in_as_it_is() -> None:
 
 def test_a_sentence_may_keep_its_code() -> None:
     assert escape("run `x --y` <now>", code=True) == "run `x --y` &lt;now&gt;"
+    assert escape("see `a_b_ <c>`", code=True) == "see `a_b_ <c>`"
+
+
+@given(TEXT, st.booleans())
+def test_a_line_of_a_list_is_a_plain_line(text: str, code: bool) -> None:
+    """No heading, list, rule or markup comes of it; with `code`, code spans may."""
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(f"- {escape(text, code)}")
+    assert [token.type for token in tokens if token.nesting == 1] in (
+        ["bullet_list_open", "list_item_open", "paragraph_open"],
+        ["bullet_list_open", "list_item_open"],  # of an empty text
+    )
+    inside = [child for token in tokens if token.type == "inline" for child in token.children or ()]
+    assert {child.type for child in inside} <= {"text", "text_special", *(["code_inline"] if code else [])}
+    assert "".join(child.content for child in inside).replace("`", "") == shown(text).replace("`", "") or code
 
 
 def test_a_row_of_scores_has_a_cell_per_column() -> None:
