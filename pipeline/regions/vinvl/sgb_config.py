@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.common.errors import UserError
+from pipeline.common.plain_yaml import read_yaml
 from pipeline.regions.vinvl.config import VinvlConfig
 
 FIELDS: dict[str, tuple[str, Any]] = {
@@ -172,13 +171,9 @@ def _defaults() -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """The file's keys as "A.B.C"."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path, "config file")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; regions.sgb_config names a config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must be a mapping of sections, not {type(content).__name__}")
     return dict(_flat(content))
 
 
