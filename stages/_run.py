@@ -99,9 +99,7 @@ class Stage:
         It reads the params when a stage has ended. Those of `parallel` it does not note.
         """
         now = Params.read(params.file)
-        asked = {"paths", self.step, *(name for name, _ in self.sections)} - {
-            "parallel"
-        }  # speed, never a result
+        asked = {"paths", self.step, *(name for name, _ in self.sections)} - {"parallel"}
         changed = [name for name in sorted(asked) if now.sections.get(name) != params.sections.get(name)]
         if changed:
             raise RunFailed(
