@@ -152,8 +152,8 @@ def _check_place(path: Path, params: Params) -> None:
             raise UserError(f"{params} wants {path}: {error.strerror}") from None
         if listed:
             raise UserError(
-                f"{params.file} wants {path} in {folder}, which holds the weights listed in its {HASHES}: name "
-                "another folder in `backbones`, or take --params params/artemis.yaml"
+                f"{params.file} wants {path} in {folder}, which holds the weights listed in its {HASHES}: "
+                "name another folder in `backbones`, or take --params params/artemis.yaml"
             )
 
 
