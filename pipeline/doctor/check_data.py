@@ -10,6 +10,7 @@ from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.doctor.finding import Check, Context, Finding, NotChecked, Status
 from pipeline.releases import apolo, apolo_arrays, artemis, wikiart
+from pipeline.releases.apolo_json import read_records
 from pipeline.releases.artemis import Annotation, Reject
 from pipeline.releases.wikiart import BadImage
 
@@ -173,7 +174,7 @@ def _apolo(context: Context) -> Iterator[Finding]:
 
 
 def _items(folder: Path, file: Path) -> Iterator[Finding]:
-    records = [r for r in apolo.read_records(file) if isinstance(r, dict) and r.get("painting")]
+    records = [r for r in read_records(file) if isinstance(r, dict) and r.get("painting")]
     splits = Counter(str(record.get("split"))[:20] for record in records)
     maps = folder / apolo_arrays.MAPS
     if not records:

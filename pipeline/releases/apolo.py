@@ -4,8 +4,6 @@ The items' masks, and where the names on disk differ from those in apolo.json: `
 Source: the APOLO release (Kim et al.) and its scripts; see `load_items` for apolo.json.
 """
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.releases import artemis
 from pipeline.releases.apolo_arrays import MAPS, map_path
+from pipeline.releases.apolo_json import read_records
 from pipeline.releases.artemis import Annotation, Reject, shown
 from pipeline.releases.names import plain_name, unsafe_name
 
@@ -51,33 +50,6 @@ class ApoloItem:
     """The released mask, see `apolo_arrays.load_truth`."""
 
 
-def _read_json(path: Path) -> Any:
-    """A JSON file; `UserError` when it cannot be read, or gives a key twice."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        return json.loads(text, object_pairs_hook=_once, parse_int=_number)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist; set paths.apolo to the folder of the APOLO release"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of which json would keep the last of several values in silence."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {shown(twice)} stands twice in one object")
-    return values
-
-
-def _number(text: str) -> int | float:
-    """An int; one of more digits than any id as a float: Python refuses to read thousands of digits."""
-    return int(text) if len(text) < 20 else float(text)
-
-
 def _id_list(value: Any) -> tuple[int, ...] | None:
     """ArtEmis ids as the release writes them: a list of numbers, or one number. None for anything else."""
     values = value if isinstance(value, list) else [value]
@@ -86,40 +58,6 @@ def _id_list(value: Any) -> tuple[int, ...] | None:
     if not all(abs(v) < 2**53 and float(v).is_integer() for v in values):  # False for NaN too
         return None
     return tuple(dict.fromkeys(int(v) for v in values))
-
-
-def _records(value: Any, path: Path) -> list[Any]:
-    """A table in JSON as a list of records: pandas' orients "records", "columns", "index" and "split"."""
-    if isinstance(value, list):
-        return value
-    if isinstance(value, dict):
-        if {"columns", "data"} <= value.keys():
-            return _split_records(value["columns"], value["data"], path)
-        columns = {name: column for name, column in value.items() if isinstance(column, dict)}
-        if "artemis_id" in columns:
-            rows = list(columns["artemis_id"])
-            return [{name: column.get(row) for name, column in columns.items()} for row in rows]
-        if len(columns) == len(value):
-            return list(columns.values())
-    raise _no_table(path, "expected a JSON list of objects, or what pandas writes")
-
-
-def _split_records(columns: Any, rows: Any, path: Path) -> list[Any]:
-    """Records of pandas' orient "split"; a row that is no list stays as it is, for its reader to reject."""
-    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-        raise _no_table(path, f"its columns must be a list of names, not {shown(str(columns))}")
-    if not isinstance(rows, list):
-        raise _no_table(path, f"its data must be a list of rows, not {shown(str(rows))}")
-    return [dict(zip(columns, row, strict=False)) if isinstance(row, list) else row for row in rows]
-
-
-def _no_table(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is no table of records: {why}")
-
-
-def read_records(path: Path) -> list[Any]:
-    """The records of one of the release's JSON tables, as they are. Raises `UserError` when it is none."""
-    return _records(_read_json(path), path)
 
 
 def load_index(apolo: Path) -> dict[int, str] | None:

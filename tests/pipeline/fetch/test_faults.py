@@ -357,8 +357,8 @@ def test_a_disk_without_room_is_told_before_the_first_byte(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights for a while")
 def test_a_read_only_folder_is_named(server: Hostile, tmp_path: Path) -> None:
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
     os.seteuid(65534)
     try:
         with pytest.raises(UserError, match="write permission"):
