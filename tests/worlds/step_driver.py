@@ -1,7 +1,7 @@
 """A process that imports the steps once and runs each in a fork: quick, and it can be killed at any moment.
 
 Reads a JSON object a line, {"folder", "step", "log", "kill_after" | "crash_at"}, and answers with another,
-{"killed", "status", "seconds", "output"}. "step" is a stage with its variant ("train single"), or `cli.py` with
+{"killed", "status", "seconds", "output"}. "step" is a stage with its variant ("train single"), or `cli.py` and
 its arguments. `kill_after`: seconds until SIGKILL. `crash_at`: SIGKILL at that file operation.
 """
 
@@ -87,7 +87,6 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     for stage in STAGES:
         importlib.import_module(f"stages.{stage}")
-    importlib.import_module("dvclive")
     importlib.import_module("transformers")
     for line in sys.stdin:
         print(json.dumps(obey(json.loads(line))), flush=True)
