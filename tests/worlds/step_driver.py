@@ -1,8 +1,8 @@
 """A process that imports the steps once and runs each in a fork: quick, and it can be killed at any moment.
 
 Reads a JSON object a line, {"folder", "step", "log", "kill_after" | "crash_at"}, and answers with another,
-{"killed", "status", "seconds", "output"}. "step" is a stage with its variant ("train single"), or `cli.py` and
-its arguments. `kill_after`: seconds until SIGKILL. `crash_at`: SIGKILL at that file operation.
+{"killed", "status", "seconds", "output"}. "step" is a stage with its variant ("train single"), or `cli.py`
+with its arguments. `kill_after`: seconds until SIGKILL. `crash_at`: SIGKILL at that file operation.
 """
 
 import importlib

@@ -168,7 +168,7 @@ def test_a_saved_classifier_answers_the_same(classifier: EmotionClassifier, tmp_
 
 
 def test_absent_or_broken_inputs_end_in_one_message(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"utterances.parquet is missing; run the utterances step"):
+    with pytest.raises(UserError, match=r"utterances.parquet does not exist; run the utterances step"):
         build_alignment(paths_in(tmp_path), SMALL)
     with pytest.raises(UserError, match="too few to learn from"):
         train_classifier(["one"], np.array([0]), SMALL)
