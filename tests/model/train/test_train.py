@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, parts: tuple[Path, Path]) ->
         run(paths, parts, params)
     with pytest.raises(UserError, match="no training artwork"):
         run(trained_shards.shards(tmp_path / "empty", {"val": 1}), parts, PARAMS)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="does not exist"):
         run(paths, (tmp_path / "absent.safetensors", parts[1]), PARAMS)
     with pytest.raises(UserError, match="no tokenizer"):
         run(paths, (parts[0], tmp_path), PARAMS)
