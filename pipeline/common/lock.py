@@ -55,7 +55,8 @@ def only_writer(target: Path, *also: Path, nested: bool = False) -> Iterator[Non
         yield
     finally:
         with _changing:
-            path.unlink(missing_ok=True)  # while it is held: whoever waits for this file looks again
+            with contextlib.suppress(OSError):  # a disk that has turned read-only
+                path.unlink(missing_ok=True)  # while it is held: whoever waits for this file looks again
             os.close(handle)
             _held.discard(path)
 
