@@ -29,7 +29,7 @@ from pipeline.backbones.params import FasterRcnnParams
 from pipeline.backbones.sam import load_sam_model
 from pipeline.backbones.tensors import read_tensors
 from pipeline.common.errors import UserError
-from pipeline.common.params import read_sections
+from pipeline.common.params import Params
 from pipeline.common.sums import SUMS
 from pipeline.doctor.weights_file import look_at
 from pipeline.regions.sources.faster_rcnn import load_faster_rcnn
@@ -97,7 +97,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "ArtEmis's vocabulary": read_vocabulary,
     "ArtEmis's both": lambda path: load_artemis(path, path, "masked", 20),
     "a map": lambda path: decode_npy(path.read_bytes()),
-    "params": read_sections,
+    "params": Params.read,
     "sgb_config": from_sgb,
 }
 ENDINGS = (".pth", ".safetensors")
@@ -281,6 +281,7 @@ REVIEWED = {
     "pipeline/backbones/tensors.py: torch.load": "weights_only=True; swept above",
     "pipeline/doctor/check_weights.py: open_clip.get_model_config": "names that open_clip lists",
     "pipeline/doctor/finding.py: importlib.import_module": "of names in the source",
+    "pipeline/fetch/order.py: importlib.import_module": "of names in the source",
     "pipeline/regions/vinvl/sgb_config.py: importlib.import_module": "two installed packages, by name",
 }
 
