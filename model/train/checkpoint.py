@@ -77,7 +77,7 @@ class Checkpoints:
     def resume(self) -> TrainProgress:
         """Put the last checkpoint of the same run back, or write the first one of a new run.
 
-        A checkpoint that cannot be read, or is of another run, is told of and replaced.
+        A checkpoint that cannot be read, or is of another run, is reported and replaced.
 
         Returns:
             Where the run stands; `save` writes it as it then is.

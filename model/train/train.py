@@ -9,7 +9,7 @@ An optimiser step is `accumulate` micro-batches of `batch_size` samples. A run w
     dvclive/                                           curves: plots/metrics/{train,val}/*.tsv
 
 It stops at SIGTERM or Ctrl-C after the step at hand, and goes on from its last checkpoint to the same result.
-A checkpoint that is damaged is told of, and the run starts afresh. A loss that is not finite ends it.
+A damaged checkpoint is reported, and the run starts afresh. A loss that is not finite ends it.
 """
 
 import dataclasses

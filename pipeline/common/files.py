@@ -74,7 +74,7 @@ def _own_failure(error: BaseException, ours: bool) -> OSError | None:
 
 
 def _unwritten(path: Path, reason: OSError) -> RunFailed:
-    """What is told of a file that could not be written."""
+    """The error for a file that could not be written."""
     if reason.errno in DISK_FULL:
         free = shutil.disk_usage(path.parent).free / 2**20
         return RunFailed(
@@ -82,7 +82,7 @@ def _unwritten(path: Path, reason: OSError) -> RunFailed:
             f"{free:.0f} MiB free). Make room and run the same command again; what is finished is kept"
         )
     return RunFailed(
-        f"{path} could not be written: {reason.strerror or reason}. Mend that and run the same command "
+        f"{path} could not be written: {reason.strerror or reason}. Fix the cause and run the same command "
         "again; what is finished is kept"
     )
 

@@ -39,7 +39,7 @@ def run_check(name: str, check: Check, context: Context) -> Iterator[Finding]:
     try:
         yield from check(context)
     except NotChecked as error:
-        yield Finding(name, "warn", f"not checked: {error}", "mend that first")
+        yield Finding(name, "warn", f"not checked: {error}", "fix that first")
     except UserError as error:
         yield Finding(name, "fail", str(error))
     except ImportError as error:
