@@ -17,7 +17,7 @@ from pipeline.common.files import check_writable
 from pipeline.common.lock import writes
 
 
-@writes(lambda _, out, *__, **___: [out])
+@writes(lambda _, out, *__: [out])
 def export(
     run: Path, out: Path, metrics: Path, push: str | None = None, private: bool = False
 ) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import functools
 import glob
+import inspect
 import os
 import shutil
 import socket
@@ -71,9 +72,12 @@ def writes(
     """
 
     def decorate(call: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(call)
+
         @functools.wraps(call)
         def held(*args: P.args, **kwargs: P.kwargs) -> R:
-            found = targets(*args, **kwargs)
+            given = signature.bind(*args, **kwargs)  # by place, also what was given by name
+            found = targets(*given.args, **given.kwargs)
             if not found:
                 return call(*args, **kwargs)
             with only_writer(*found, nested=nested):

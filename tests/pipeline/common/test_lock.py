@@ -171,7 +171,7 @@ def test_leftovers_go_and_others_stay(tmp_path: Path) -> None:
 
 
 def test_a_decorated_call_holds_what_it_writes_or_nothing(tmp_path: Path) -> None:
-    @writes(lambda out, first=True: [out] if first else [])
+    @writes(lambda folder, first=True: [folder] if first else [])
     def step(out: Path, first: bool = True) -> str:
         """Say who else could be in."""
         try:
@@ -181,4 +181,5 @@ def test_a_decorated_call_holds_what_it_writes_or_nothing(tmp_path: Path) -> Non
             return "held"
 
     assert (step(tmp_path / "x"), step(tmp_path / "x", first=False)) == ("held", "free")
+    assert step(out=tmp_path / "x") == "held"
     assert step.__name__ == "step" and step.__doc__
