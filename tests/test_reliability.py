@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_message_and_the_same_command_goes_on(
             ended = driver.run(folder, step)
             found = differences(contents(folder), calm.after[step])
             rows.append((step, leave, met["status"], last))
-            said = met["status"] == 0 or "is full" in last or "has room for" in last
+            said = met["status"] == 0 or "is full" in met["output"] or "has room for" in met["output"]
             if "Traceback" in met["output"] or not said or ended["status"] or found:
                 then = f"then {ended['status']} {ended['output'][-500:]} {found}"
                 wrong.append(f"{step}, {leave} B: {met['output'][-1500:]}\n  {then}")
