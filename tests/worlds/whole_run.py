@@ -51,6 +51,14 @@ def _without_times(value: Any) -> Any:
     return [_without_times(item) for item in value] if isinstance(value, list) else value
 
 
+def _json_without_times(path: Path) -> str:
+    """Text of a JSON file without times; its hash where it is damaged."""
+    try:
+        return json.dumps(_without_times(json.loads(path.read_bytes())), sort_keys=True)
+    except ValueError:
+        return sha256_file(path)
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Every file of a run, hidden and temporary ones too: its hash, or its text without times (JSON, curves).
 
@@ -63,7 +71,7 @@ def contents(folder: Path) -> dict[str, str]:
             if not path.is_file() or name.startswith("data/cache/"):
                 continue
             if path.suffix == ".json" and "dvclive" not in name:
-                found[name] = json.dumps(_without_times(json.loads(path.read_bytes())), sort_keys=True)
+                found[name] = _json_without_times(path)
             elif path.suffix == ".tsv" and "dvclive" in name:
                 lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
                 kept = [place for place, column in enumerate(lines[0]) if column not in OF_A_CALL]
