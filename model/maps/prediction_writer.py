@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.common.files import write_parquet
 from pipeline.common.schema import PREDICTIONS, map_name
+from pipeline.common.sums import write_sums
 from pipeline.common.tars import npy_bytes, write_tar
 from pipeline.releases.apolo import ApoloItem
 
@@ -36,7 +37,8 @@ def write_predictions(
 
     Args:
         folder: where ``maps.tar`` goes (``KEY.METHOD__EMOTION.npy``, by key and name), then
-            ``predictions.parquet`` (`schema.PREDICTIONS`, by method, key, item's emotion and seed's place).
+            ``predictions.parquet`` (`schema.PREDICTIONS`, by method, key, item's emotion and seed's place),
+            then the SHA256SUMS of both.
         predictions: method -> its predictions, one per item.
         seeds: of the explanations.
     """
@@ -60,3 +62,4 @@ def write_predictions(
             ]
     write_tar(folder / "maps.tar", ((key, dict(sorted(samples[key].items()))) for key in sorted(samples)))
     write_parquet(folder / "predictions.parquet", pa.Table.from_pylist(rows, schema=PREDICTIONS))
+    write_sums(folder, ("maps.tar", "predictions.parquet"))

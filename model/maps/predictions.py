@@ -13,6 +13,7 @@ from model.maps.method import ItemId, Method, scaled_maps
 from model.metrics.segmentation import Scaling
 from pipeline.common.errors import UserError
 from pipeline.common.schema import PREDICTIONS, map_name
+from pipeline.common.sums import check_sum
 from pipeline.common.tars import TarMembers
 from pipeline.releases.apolo import ApoloItem
 
@@ -35,6 +36,8 @@ def read_predictions(folder: Path, scaling: Scaling, step: str | None = None) ->
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); run {step}") from None
     maps = TarMembers([folder / "maps.tar"], step)
+    for file in (path, folder / "maps.tar"):
+        check_sum(file, f"run {step} again")
     drawn: dict[str, dict[ItemId, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
     for row in table.to_pylist():
         draws = drawn[row["method"]][row["key"], row["item_emotion"]]
