@@ -1,8 +1,9 @@
-"""A process that imports the steps once and runs each in a fork: quick, and it can be killed at any moment.
+"""A process that imports steps once and runs each in a fork: quick, and it can be killed at any moment.
 
-Reads a JSON object a line, {"folder", "step", "log", "kill_after" | "crash_at"}, and answers with another,
-{"killed", "status", "seconds", "output"}. "step" is a stage with its variant ("train single"), or `cli.py`
-with its arguments. `kill_after`: seconds until SIGKILL. `crash_at`: SIGKILL at that file operation.
+``python -m tests.worlds.step_driver STAGE...`` imports those stages. It reads a JSON object a line, {"folder",
+"step", "log", "kill_after" | "crash_at"}, and answers with another, {"killed", "status", "seconds", "output"}.
+"step" is a stage with its variant ("train single"), `cli.py` with its arguments, or "stand-in". `kill_after`:
+seconds until SIGKILL. `crash_at`: SIGKILL at that file operation.
 """
 
 import importlib
@@ -11,15 +12,39 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-STAGES = (
-    "gallery", "utterances", "regions", "features", "similarity", "masks", "shards", "train", "predict",
-    "alignment", "baselines", "score", "report",
-)  # fmt: skip
-FILE_OPERATIONS = ("open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "tempfile.mkstemp")
-"""Audit events of what a killed writer could leave half-done."""
+from pipeline.common.progress import ShardProgress
+from pipeline.common.tars import write_tar
+from pipeline.parallel.map_shards import ParallelParams, map_shards
+from pipeline.parallel.shard_result import ShardResult
+
+FILE_OPERATIONS = ("sample", "open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "tempfile.mkstemp")
+"""Audit events of what a killed writer could leave half-done; "sample" is our own, within a tar."""
+
+
+def stand_in(shard: int, _progress: ShardProgress) -> ShardResult:
+    """A shard whose tar takes a while, in file operations, to write."""
+
+    def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
+        for number in range(2):
+            sys.audit("sample")
+            yield f"{shard}-{number}", {"bin": bytes([shard]) * 20_000}
+
+    write_tar(Path("data/stand-in") / f"{shard:06d}.tar", samples())
+    return ShardResult(2)
+
+
+def run_step(name: str) -> None:
+    if name == "stand-in":
+        jobs = {shard: f"job {shard}" for shard in range(2)}
+        map_shards(name, Path("data/stand-in"), jobs, stand_in, ParallelParams())
+    elif name == "cli.py":
+        importlib.import_module("cli").main()
+    else:
+        importlib.import_module(f"stages.{name}").STAGE.main()
 
 
 def crash_at(count: int) -> None:
@@ -48,10 +73,7 @@ def child(order: dict[str, Any], log: Path) -> None:
     try:
         if "crash_at" in order:
             crash_at(order["crash_at"])
-        if name == "cli.py":
-            importlib.import_module("cli").main()
-        else:
-            importlib.import_module(f"stages.{name}").STAGE.main()
+        run_step(name)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
@@ -85,8 +107,7 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for stage in STAGES:
+    for stage in sys.argv[1:]:
         importlib.import_module(f"stages.{stage}")
-    importlib.import_module("transformers")
     for line in sys.stdin:
         print(json.dumps(obey(json.loads(line))), flush=True)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,11 @@ def differences(there: dict[str, str], wanted: dict[str, str]) -> list[str]:
 class StepDriver:
     """Runs steps in folders by `tests.worlds.step_driver`, and kills them."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, steps: Sequence[str] = STEPS) -> None:
+        stages = dict.fromkeys(step.split()[0] for step in steps)
         self._log = scratch / "step.log"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.worlds.step_driver"],
+            [sys.executable, "-m", "tests.worlds.step_driver", *stages],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,6 +1,5 @@
 """kill -9 at any moment: one resume, and the data is as if nothing had happened."""
 
-import json
 import os
 import random
 import shutil
@@ -17,9 +16,10 @@ import yaml
 
 from pipeline.common.digests import read_sidecar
 from pipeline.common.fingerprint import sha256_file
-from tests.fault_driver import STEPS
 from tests.imports import ROOT
+from tests.worlds.whole_run import StepDriver
 
+STEPS = ("utterances", "regions", "similarity", "masks", "features", "shards")
 KILLS = 6
 """Per step, at most."""
 
@@ -60,35 +60,22 @@ def finished(folder: Path, step: str) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-class Driver:
-    """Runs steps in folders, and kills them."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault_driver"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+class Driver(StepDriver):
+    """Fails the test when a step fails that was not killed."""
 
     def run(self, folder: Path, step: str, **how: Any) -> dict[str, Any]:
-        """Run a step; {"killed": ..., "seconds": ...}. Fails the test when the step fails."""
-        assert self.process.stdin and self.process.stdout and self.process.stderr
-        print(json.dumps({"folder": str(folder), "step": step} | how), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            pytest.fail(self.process.stderr.read())
-        result: dict[str, Any] = json.loads(answer)
+        """See `StepDriver.run`."""
+        result = super().run(folder, step, **how)
+        if result["status"] > 0:
+            pytest.fail(result["output"])
         return result
 
 
 @pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    running = Driver()
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    running = Driver(tmp_path_factory.mktemp("driver"), STEPS)
     yield running
-    running.process.communicate()
+    running.close()
 
 
 @pytest.fixture(scope="module")
