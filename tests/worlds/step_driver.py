@@ -1,7 +1,8 @@
 """A process that imports steps once and runs each in a fork: quick, and it can be killed at any moment.
 
-``python -m tests.worlds.step_driver STAGE...`` imports those stages. It reads a JSON object a line, {"folder",
-"step", "log", "kill_after" | "crash_at"}, and answers with another, {"killed", "status", "seconds", "output"}.
+``python -m tests.worlds.step_driver STAGE...`` imports those stages. It reads a JSON object a line,
+{"folder", "step", "log", "kill_after" | "crash_at"}, and answers with another,
+{"killed", "status", "seconds", "output"}.
 "step" is a stage with its variant ("train single"), `cli.py` with its arguments, or "stand-in". `kill_after`:
 seconds until SIGKILL. `crash_at`: SIGKILL at that file operation.
 """
