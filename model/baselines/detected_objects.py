@@ -21,6 +21,7 @@ from pipeline.common.files import write_parquet
 from pipeline.common.geometry import pixel_ranges
 from pipeline.common.params import Paths
 from pipeline.common.schema import REGIONS
+from pipeline.common.sums import check_sum, write_sums
 from pipeline.common.tables import table_file
 from pipeline.releases.apolo import ApoloItem
 
@@ -80,6 +81,7 @@ def write_objects(
         if row["key"] in sizes
     ]
     write_parquet(folder / FILE, pa.Table.from_pylist(rows, schema=OBJECTS))
+    write_sums(folder, (FILE,))
     counts = [len(row["boxes"]) for row in rows]
     return {"artworks": len(rows), "objects": sum(counts), "without_objects": counts.count(0)}
 
@@ -116,6 +118,7 @@ def confident_boxes(row: Mapping[str, Any], confidence: float) -> list[list[floa
 def read_objects(method: str, path: Path) -> Method:
     """What `write_objects` wrote as a method. Raises `UserError` when the file is unusable."""
     try:
+        check_sum(path, "run the baselines step again")
         table = pq.read_table(path, schema=OBJECTS)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}); run the baselines step again") from None

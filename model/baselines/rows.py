@@ -16,6 +16,7 @@ from model.metrics.segmentation import Scaling
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_json
 from pipeline.common.params import Paths
+from pipeline.common.sums import check_sum, write_sums
 
 ROWS = "rows.json"
 
@@ -23,6 +24,7 @@ ROWS = "rows.json"
 def write_rows(folder: Path, names: list[str]) -> None:
     """Name the rows that are there; written last, so that score never reads half a step."""
     write_json(folder / ROWS, names)
+    write_sums(folder, (ROWS,))
 
 
 def read_rows(paths: Paths, scaling: Scaling) -> list[Method]:
@@ -31,6 +33,7 @@ def read_rows(paths: Paths, scaling: Scaling) -> list[Method]:
     if not (folder / ROWS).is_file():
         return []
     try:
+        check_sum(folder / ROWS, "run the baselines step again")
         names: list[str] = json.loads((folder / ROWS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / ROWS} cannot be read ({error}); run the baselines step again") from None

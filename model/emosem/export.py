@@ -1,6 +1,5 @@
 """The model to take away: a trained run without its checkpoints, with a card that tells its scores."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from model.emosem.model_card import CardScores, escape, one_line
 from model.emosem.network import EmoSEM
 from model.metrics.columns import COLUMNS
 from model.metrics.markdown import Markdown, score_table
+from pipeline.common.digests import read_sealed
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import check_writable
 from pipeline.common.lock import writes
@@ -42,7 +42,10 @@ def export(
     model = EmoSEM.from_pretrained(run)
     check_writable(out)
     file = metrics / "score.json"
-    scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    try:
+        scores = read_sealed(file) if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); run the score step again") from None
     card = {"scores": scores and card_scores(scores, method_name(model.config))}
     model.save_pretrained(out, model_card_kwargs=card)
     done = {"model": out.as_posix(), "scores": file.as_posix() if scores else "none yet"}

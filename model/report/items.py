@@ -12,10 +12,12 @@ from model.baselines.clip_vinvl import PseudoMasks
 from model.maps.map_files import decode_npy
 from model.maps.overlay import data_uri, fit, lit, overlay
 from model.metrics.segmentation import foreground
+from pipeline.common.digests import check_file
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.schema import map_name
+from pipeline.common.sums import check_sum
 from pipeline.common.tables import table_file
 from pipeline.common.tars import TarMembers
 from pipeline.releases.apolo import ApoloItem, load_items
@@ -96,7 +98,7 @@ class Results:
         self.paths, self.protocol = paths, score["protocol"]
         table = paths.step("score") / "items.parquet"
         try:
-            rows = pq.read_table(table).to_pylist()
+            rows = pq.read_table(check_file(table)).to_pylist()
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{table} cannot be read ({error}); run the score step first") from None
         self.scored = {(row["method"], row["key"], row["emotion"]): row for row in rows}
@@ -106,6 +108,8 @@ class Results:
         self.rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         folders = sorted(path.parent for path in paths.step("predict").glob("*/predictions.parquet"))
         for folder in folders:
+            for name in ("predictions.parquet", "maps.tar"):
+                check_sum(folder / name, "run the predict step again")
             for row in pq.read_table(folder / "predictions.parquet").to_pylist():
                 self.rows.setdefault((row["method"], row["key"], row["item_emotion"]), row)
         self.maps = TarMembers((folder / "maps.tar" for folder in folders), "the predict step")

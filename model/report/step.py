@@ -4,7 +4,6 @@ Everything is inlined (pictures as ``data:`` URIs, curves as SVG) and a content 
 page to load anything. Titles, utterances and explanations come from files, and are escaped.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from model.report.curves import read_curves
 from model.report.items import Results, item_cards
 from model.report.templates import artist_and_title, environment
 from pipeline.backbones.params import BackbonesParams
+from pipeline.common.digests import read_sealed
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
@@ -47,7 +47,7 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
 
     Raises `UserError` when score or shards have not run, or a tar of masks or predictions is damaged.
     """
-    score = _read_json(paths.metrics / "score.json", "score")
+    score = _read_scores(paths.metrics / "score.json")
     statistics = read_statistics(paths.step("shards"))
     results = Results(paths, score)
     cards, notes = item_cards(results, params.items, params.seed, params.side, params.utterances)
@@ -75,12 +75,11 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
     return {"items": len(cards), "bytes": len(page.encode()), "not_shown": len(notes)}
 
 
-def _read_json(path: Path, step: str) -> dict[str, Any]:
+def _read_scores(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return read_sealed(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run the {step} step first") from None
-    return found
+        raise UserError(f"{path} cannot be read ({error}); run the score step") from None
 
 
 def _table(

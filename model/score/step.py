@@ -25,10 +25,12 @@ from model.score.scores import Scores, compute_scores
 from model.score.statistics import page
 from model.score.statistics.bootstrap import summarise
 from pipeline.backbones.params import BackbonesParams
+from pipeline.common.digests import seal
 from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.fingerprint import as_json
 from pipeline.common.lock import writes
 from pipeline.common.params import Paths
+from pipeline.common.sums import write_sums
 
 PAGES = ("score.md", "statistics.json", "statistics.md", "tables")
 """What the step writes to metrics/ itself."""
@@ -49,7 +51,7 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
     metrics = _metrics(describe_data(paths), inputs, scores, params, backbones)
     statistics = summarise(scores, inputs.styles, params.statistics)
     _write(paths, scores, metrics, statistics)
-    return metrics
+    return seal(metrics)
 
 
 def _metrics(
@@ -76,9 +78,14 @@ def _metrics(
 
 def _write(paths: Paths, scores: Scores, metrics: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
     folder = paths.step("score")
-    write_parquet(folder / "items.parquet", item_table(scores))
-    write_parquet(folder / "texts.parquet", text_table(scores))
-    write_parquet(folder / "sweep.parquet", sweep_table(scores))
+    tables = {
+        "items.parquet": item_table(scores),
+        "texts.parquet": text_table(scores),
+        "sweep.parquet": sweep_table(scores),
+    }
+    for name, table in tables.items():
+        write_parquet(folder / name, table)
+    write_sums(folder, tables)
     write_json(paths.metrics / "methods.json", by_method(metrics["rows"]))
     write_bytes(paths.metrics / "score.md", score_page.markdown(metrics).encode())
     write_json(paths.metrics / "statistics.json", statistics)

@@ -1,7 +1,7 @@
 """SHA-256 beside every artifact of the data steps, and whether a file still is the one that its step wrote.
 
 A shard's sidecar ``000000.json`` holds the digests of its files; folders without shards (utterances, shards)
-have a ``sha256.json``. Tables are compared whenever they are read. Of tars, which are too large for that, the
+have a ``SHA256SUMS``. Tables are compared whenever they are read. Of tars, which are too large for that, the
 size is compared, and the bytes when `shards` reads them and by ``shard-stats --verify``.
 """
 
@@ -16,9 +16,8 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_json
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.schema import shard_stem
+from pipeline.common.sums import SUMS, read_sums
 
-HASHES = "sha256.json"
-"""Name -> SHA-256 of the files of a folder, written after them."""
 SHOWN = 5
 """Shards that a message names."""
 
@@ -35,16 +34,14 @@ def sidecar_path(out: Path, shard: int) -> Path:
 def read_sidecar(out: Path, shard: int) -> dict[str, Any] | None:
     """The sidecar of a shard, or None when it is absent or not as `write_sidecar` wrote it."""
     try:
-        sidecar = json.loads(sidecar_path(out, shard).read_text(encoding="utf-8"))
-        digest = sidecar.pop("sha256")
-        return sidecar if digest == fingerprint(sidecar) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return read_sealed(sidecar_path(out, shard))
+    except (OSError, ValueError):
         return None
 
 
 def write_sidecar(out: Path, shard: int, content: Mapping[str, Any]) -> None:
     """Write a shard's sidecar with a digest of itself."""
-    write_json(sidecar_path(out, shard), {**content, "sha256": fingerprint(content)})
+    write_json(sidecar_path(out, shard), seal(content))
 
 
 def digests(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -52,9 +49,21 @@ def digests(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files}
 
 
-def write_digests(folder: Path, names: Iterable[str]) -> None:
-    """Write the `HASHES` of a folder's files, which are read."""
-    write_json(folder / HASHES, {name: sha256_file(folder / name) for name in names})
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content with a digest of itself under ``sha256``, for a file that has none beside it."""
+    return {**content, "sha256": fingerprint(content)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `seal` closed, without the digest. Raises `OSError`; `ValueError` when it is not that."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        digest = content.pop("sha256")
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no digest in it: {error!r}") from None
+    if digest != fingerprint(content):
+        raise ValueError("its SHA-256 is another: it was damaged or edited")
+    return content
 
 
 def recorded_digest(path: Path) -> str | None:
@@ -64,14 +73,12 @@ def recorded_digest(path: Path) -> str | None:
         found = sidecar.get("files", {}).get(path.name)
         return found["sha256"] if found else None
     try:
-        hashes = json.loads((path.parent / HASHES).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        sums = read_sums(path.parent)
     except (OSError, ValueError) as error:
         raise DamagedFile(
-            f"{path.parent / HASHES} cannot be read ({error}); run the {path.parent.name} step again"
+            f"{path.parent / SUMS} cannot be read ({error}); run the {path.parent.name} step again"
         ) from None
-    return str(hashes.get(path.name, "")) if isinstance(hashes, dict) else ""
+    return None if sums is None else sums.get(path.name, "")
 
 
 def check_file(path: Path) -> Path:

@@ -10,12 +10,31 @@ from pipeline.common.fingerprint import sha256_file
 
 SUMS = "SHA256SUMS"
 """The file of the sums."""
+LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write the sums of files in a folder."""
+    """Write the sums of files in a folder, which are read."""
     lines = [f"{sha256_file(folder / name)}  {name}\n" for name in sorted(names)]
     write_bytes(folder / SUMS, "".join(lines).encode())
+
+
+def read_sums(folder: Path) -> dict[str, str] | None:
+    """Name -> SHA-256 of the files of a folder, None where it has no sums. Raises `OSError`, `ValueError`."""
+    try:
+        return parse_sums((folder / SUMS).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def parse_sums(content: bytes) -> dict[str, str]:
+    """Name -> SHA-256 of the bytes of a `SUMS` file. Raises `ValueError`."""
+    *lines, rest = content.decode().split("\n")
+    found = [LINE.fullmatch(line) for line in lines]
+    sums = {match[2]: match[1] for match in found if match}
+    if rest or len(sums) != len(lines):
+        raise ValueError("a line is not a SHA-256 and a name, or a name stands there twice")
+    return sums
 
 
 def check_sum(path: Path, advice: str) -> None:
@@ -29,18 +48,17 @@ def check_sum(path: Path, advice: str) -> None:
         UserError: it is not the file that was written, or the sums cannot be read.
     """
     sums = path.parent / SUMS
-    if not sums.exists():
-        return
     try:
-        lines = sums.read_bytes().decode().split("\n")
-        wanted = [line for line in lines if line.partition("  ")[2] == path.name]
-        found = f"{sha256_file(path)}  {path.name}"
+        recorded = read_sums(path.parent)
+        found = None if recorded is None else sha256_file(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be checked by {sums} ({error}); {advice}") from None
-    if len(wanted) != 1 or not re.fullmatch(r"[0-9a-f]{64}  .+", wanted[0]):
+    if recorded is None or found is None:
+        return
+    if path.name not in recorded:
         raise UserError(f"{path} cannot be checked: {sums} holds no SHA-256 of it; {advice}")
-    if wanted != [found]:
+    if recorded[path.name] != found:
         raise UserError(
             f"{path} is not the file that was written: its SHA-256 is {found[:12]}…, in {sums} "
-            f"{wanted[0][:12]}…. {advice[:1].upper()}{advice[1:]}"
+            f"{recorded[path.name][:12]}…. {advice[:1].upper()}{advice[1:]}"
         )

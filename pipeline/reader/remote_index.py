@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.common.errors import UserError
 from pipeline.common.schema import INDEX, shard_stem
+from pipeline.common.sums import SUMS, parse_sums
 from pipeline.reader.index import Index
 from pipeline.reader.tar_paths import FILES
 
@@ -45,6 +46,9 @@ class RemoteIndex(Index):
         file_system, folder = _file_system(url)
         try:
             data = file_system.cat_file(f"{folder}/index.parquet")
+            sums = parse_sums(file_system.cat_file(f"{folder}/{SUMS}"))
+            if sums.get("index.parquet") != hashlib.sha256(data).hexdigest():
+                raise ValueError(f"it is damaged or half uploaded: its SHA-256 is not that in {SUMS}")
             return cls(url, pq.read_table(io.BytesIO(data), schema=INDEX))
         except Exception as error:  # each of fsspec's protocols has errors of its own
             raise UserError(f"{url}/index.parquet cannot be read: {error!r}") from None

@@ -8,7 +8,7 @@ proves that, and writes to ``data/shards/``:
     rejects.parquet  artworks that are in one of the two tars only, because a step rejected them
     croissant.json   the dataset card in the Croissant format
     README.md        the dataset card of the Hugging Face hub: ``load_dataset("data/shards", "masks")``
-    sha256.json      digests of these
+    SHA256SUMS       of these
 
 `join` reads the tars, and `verify` looks after what is on disk; `pipeline.reader` reads what is written here.
 """
@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 import pydantic
 from pydantic import Field
 
-from pipeline.common.digests import check_file, check_finished, read_sidecar, write_digests
+from pipeline.common.digests import check_file, check_finished, read_sidecar
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
 from pipeline.common.schema import INDEX, REJECTS, shard_stem
+from pipeline.common.sums import write_sums
 from pipeline.common.tables import table_file
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.reader.index import Index
@@ -100,7 +101,7 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     write_json(out / "stats.json", statistics)
     write_json(out / "croissant.json", croissant_card(params, statistics))
     write_bytes(out / "README.md", hub_card(params, statistics, Index(out, index)).encode())
-    write_digests(out, WRITTEN)
+    write_sums(out, WRITTEN)
     return {
         "shards": len(shards),
         "kept": index.num_rows,

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.common.digests import HASHES
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.progress import ShardMeter
 from pipeline.common.schema import INDEX, REJECTS, shard_stem
+from pipeline.common.sums import SUMS, read_sums
 from pipeline.common.tars import Listing, Member, scan_tar
 from pipeline.reader.tar_paths import FILES, tar_path
 
@@ -44,7 +44,7 @@ Kind = Literal[
 
 WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md")
 """What the `shards` step writes beside the digests of these."""
-NEEDED = {HASHES, "index.parquet", "stats.json", "rejects.parquet"}
+NEEDED = {SUMS, "index.parquet", "stats.json", "rejects.parquet"}
 """Without these no tar can be checked."""
 
 
@@ -119,11 +119,11 @@ def verify_shards(folder: Path, threads: int = 2) -> list[Problem]:
 def _files(folder: Path) -> list[Problem]:
     """Files of the folder that are not those that the step wrote; their bytes alone are looked at."""
     try:
-        hashes = json.loads((folder / HASHES).read_text(encoding="utf-8"))
-        wanted = {name: hashes[name] for name in WRITTEN}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        sums = read_sums(folder) or {}
+        wanted = {name: sums[name] for name in WRITTEN}
+    except (OSError, ValueError, KeyError) as error:
         why = f"the digests of the other files cannot be read ({error!r}); run the shards step again"
-        return [Problem("index", HASHES, None, None, why)]
+        return [Problem("index", SUMS, None, None, why)]
     problems = []
     for name, digest in wanted.items():
         try:

@@ -22,11 +22,11 @@ import pydantic
 from pydantic import Field
 
 from pipeline.common import schema
-from pipeline.common.digests import write_digests
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_atomic, write_parquet
 from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
+from pipeline.common.sums import write_sums
 from pipeline.releases import apolo, artemis
 from pipeline.releases.artemis import Reject
 from pipeline.releases.names import plain_name
@@ -102,7 +102,7 @@ def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     _write_by_shard(out / "artworks.parquet", pictures, params.num_shards)
     write_parquet(out / "rejects.parquet", _reject_table(every_reject))
     write_parquet(out / "doubles.parquet", pa.Table.from_pylist(doubles, schema.DOUBLES))
-    write_digests(out, ("utterances.parquet", "artworks.parquet", "rejects.parquet", "doubles.parquet"))
+    write_sums(out, ("utterances.parquet", "artworks.parquet", "rejects.parquet", "doubles.parquet"))
     _tell_doubles(doubles, out)
     return {
         "rows_in": rows.count,

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.common import schema
-from pipeline.common.digests import digests, write_sidecar
+from pipeline.common.digests import digests, seal, write_sidecar
 from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.tars import npy_bytes, read_tar, write_tar
@@ -248,7 +248,7 @@ def write_scores(
         "items": {"apolo": 2 * count, "counted": 2 * count, "rejected": 0},
         "problems": [],
     }
-    write_json(paths.metrics / "score.json", score)
+    write_json(paths.metrics / "score.json", seal(score))
 
 
 def write_curves(paths: Paths, variants: tuple[str, ...] = ("single", "multi")) -> None:

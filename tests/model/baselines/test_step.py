@@ -318,7 +318,7 @@ def test_rows_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"wesd.predictions.parquet cannot be read"):
         read_rows(paths, "before-resize")
     write_bytes(paths.step("baselines") / "rows.json", b"[")
-    with pytest.raises(UserError, match=r"rows.json cannot be read"):
+    with pytest.raises(UserError, match=r"rows.json is not the file that was written"):
         read_rows(paths, "before-resize")
 
 

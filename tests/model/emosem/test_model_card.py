@@ -20,6 +20,7 @@ from model.emosem.pretrained import build_pretrained
 from model.emosem.provenance import ClipProvenance, DatasetProvenance, Provenance, SamProvenance
 from model.train.params import TrainParams
 from model.train.provenance import UNDESCRIBED, describe_run
+from pipeline.common.digests import seal
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import write_json
@@ -243,7 +244,7 @@ def test_pushed_is_the_same_folder(model: EmoSEM, tmp_path: Path, monkeypatch: p
     (tmp_path / "run" / "checkpoint").mkdir()
     (tmp_path / "metrics").mkdir()
     assert export(tmp_path / "run", tmp_path / "bare", tmp_path / "metrics")["scores"] == "none yet"
-    write_json(tmp_path / "metrics" / "score.json", SCORES)
+    write_json(tmp_path / "metrics" / "score.json", seal(SCORES))
     done = export(tmp_path / "run", tmp_path / "out", tmp_path / "metrics", "owner/scored", private=True)
     assert done["hub"] == "https://hub/owner/scored"
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES

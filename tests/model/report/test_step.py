@@ -25,9 +25,10 @@ from model.report.look import look
 from model.report.step import ReportParams, build_report
 from model.report.templates import artist_and_title
 from pipeline.backbones.params import BackbonesParams
+from pipeline.common.digests import read_sealed, seal
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
-from pipeline.common.files import write_parquet
+from pipeline.common.files import write_json, write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.schema import ARTWORKS, map_name
 from pipeline.common.tars import npy_bytes
@@ -108,10 +109,10 @@ def test_the_page_loads_nothing_from_outside(text: str) -> None:
 
 def test_words_from_files_are_escaped(tmp_path: Path) -> None:
     paths = indexed_shards.write_everything(tmp_path, hostile=True)
-    records = json.loads((paths.metrics / "score.json").read_text())
+    records = read_sealed(paths.metrics / "score.json")
     records["problems"] = [indexed_shards.HOSTILE]
     records["rows"][1]["method"] = "<b onclick=x>mine</b>"
-    (paths.metrics / "score.json").write_text(json.dumps(records))
+    write_json(paths.metrics / "score.json", seal(records))
     text = build(paths, items=4)
     page = Page(text)
     assert_loads_nothing(page, text)
@@ -146,9 +147,9 @@ def test_it_says_whose_data_and_backbones_made_it(world: Paths, tmp_path: Path, 
     assert "These are not the paper's numbers." in Page(text).bold
     assert "built-in gallery" in text
     paths = copy_of(world, tmp_path)
-    score = json.loads((paths.metrics / "score.json").read_text())
+    score = read_sealed(paths.metrics / "score.json")
     score |= {"data": "APOLO release at /data/apolo", "backbones": "SAM vit_b, CLIP ViT-B-16, distilgpt2"}
-    (paths.metrics / "score.json").write_text(json.dumps(score))
+    write_json(paths.metrics / "score.json", seal(score))
     official = build(paths, items=1)
     assert "These are not the paper's numbers" not in official
     assert "SAM vit_b, CLIP ViT-B-16, distilgpt2" in official

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline.common import schema
-from pipeline.common.digests import DamagedFile, check_file, read_sidecar, write_digests, write_sidecar
+from pipeline.common.digests import DamagedFile, check_file, read_sidecar, write_sidecar
 from pipeline.common.errors import RunFailed
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
+from pipeline.common.sums import write_sums
 from pipeline.common.tables import open_artworks, open_utterances, read_artworks, read_groups, read_regions
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
@@ -32,9 +33,7 @@ def world(tmp_path: Path) -> Paths:
     paths = indexed_shards.paths_in(tmp_path)
     indexed_shards.write_shards(paths)
     indexed_shards.write_sources(paths, 6)
-    write_digests(
-        paths.step("utterances"), [path.name for path in paths.step("utterances").glob("*.parquet")]
-    )
+    write_sums(paths.step("utterances"), [path.name for path in paths.step("utterances").glob("*.parquet")])
     rows = [{"key": key, "boxes": [[0, 0, 1, 1]], "source": "x"} for key in indexed_shards.keys(6)[::2]]
     write_parquet(paths.step("regions") / "000000.parquet", pa.Table.from_pylist(rows, schema=schema.REGIONS))
     indexed_shards.vouch(paths.step("regions"), 0)

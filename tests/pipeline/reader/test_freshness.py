@@ -55,7 +55,7 @@ def test_tars_of_another_size_or_gone(indexed: Path, tmp_path: Path, sidecars: b
     open_both(paths, r"masks/000001.tar cannot be found")
 
 
-@pytest.mark.parametrize("name", ["index.parquet", "stats.json", "sha256.json"])
+@pytest.mark.parametrize("name", ["index.parquet", "stats.json", "SHA256SUMS"])
 def test_one_flipped_bit_beside_the_index(indexed: Path, tmp_path: Path, name: str) -> None:
     for place in (3, 0.5, -3):
         paths = indexed_shards.copy_of(indexed, tmp_path)

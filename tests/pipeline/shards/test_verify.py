@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.common.digests import write_digests
 from pipeline.common.errors import UserError
+from pipeline.common.sums import write_sums
 from pipeline.common.tars import read_tar, write_tar
 from pipeline.reader.statistics import read_statistics
 from pipeline.shards.step import ShardsParams, build_shards
@@ -155,7 +155,7 @@ def test_a_missing_tar(indexed: Path, tmp_path: Path) -> None:
     ]
 
 
-WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md", "sha256.json")
+WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md", "SHA256SUMS")
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -175,7 +175,7 @@ def test_any_change_of_a_file_beside_the_index_is_found_and_named(
         file.write_bytes(damaged)
         problems = indexed_shards.verify(paths)
         assert problems and {p.kind for p in problems} == {"index"}
-        assert name == "sha256.json" or [p.file for p in problems] == [name]
+        assert name == "SHA256SUMS" or [p.file for p in problems] == [name]
     file.unlink()
     assert [p.file for p in indexed_shards.verify(paths)] == [name]
     file.write_bytes(whole)
@@ -191,7 +191,7 @@ def test_a_foreign_file_with_its_right_digest_is_a_problem_and_no_crash(
     pq.write_table(pa.table({"source": [1], "shard": ["x"]}), foreign)
     for content in (b'{"shards": 3}', b'{"shards": [{"shard": 0}]}', b"[]", foreign.getvalue()):
         (paths.step("shards") / name).write_bytes(content)
-        write_digests(paths.step("shards"), [n for n in WRITTEN if n != "sha256.json"])
+        write_sums(paths.step("shards"), [n for n in WRITTEN if n != "SHA256SUMS"])
         assert [p.kind for p in indexed_shards.verify(paths)] == ["index"]
 
 
