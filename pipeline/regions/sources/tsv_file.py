@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
+from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.regions.sources.source import Artwork
 from pipeline.releases.names import plain_name
@@ -209,13 +210,18 @@ def _edges(path: Path, size: int) -> str:
 
 
 def _read_index(cached: Path, stamp: str) -> pa.Table | None:
-    """The kept index, if it is of this very file."""
+    """The kept index, if it is of this very file, and as it was written."""
     try:
         table = pq.read_table(cached)
-    except (OSError, pa.ArrowInvalid):
+        facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        whole = facts.pop("index_sha256", None) == _index_digest(table, facts)
+    except (OSError, ValueError, pa.ArrowException):  # as rotten bytes show: a cache is made again
         return None
-    facts = table.schema.metadata or {}
-    return table if facts.get(b"stamp") == stamp.encode() else None
+    return table if whole and facts.get("stamp") == stamp else None
+
+
+def _index_digest(table: pa.Table, facts: dict[str, str]) -> str:
+    return fingerprint({name: table[name].to_pylist() for name in table.column_names}, facts)
 
 
 def _make_index(path: Path, stamp: str) -> pa.Table:
@@ -233,7 +239,8 @@ def _make_index(path: Path, stamp: str) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else ([], [], [])
     facts = {"stamp": stamp, "sha256": digest.hexdigest(), "malformed": str(malformed)}
     arrays = [pa.array(column, field.type) for column, field in zip(columns, INDEX, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=INDEX.with_metadata(facts))
+    table = pa.Table.from_arrays(arrays, schema=INDEX)
+    return table.replace_schema_metadata({**facts, "index_sha256": _index_digest(table, facts)})
 
 
 def _lines(file: IO[bytes], digest: Any) -> Iterator[tuple[bytes, int, int]]:

@@ -137,6 +137,24 @@ def test_a_damaged_index_is_made_again(world: Paths, tmp_path: Path) -> None:
         assert cached.read_bytes() == good
 
 
+def test_one_flipped_bit_of_an_index_is_never_believed(world: Paths, tmp_path: Path) -> None:
+    file = predictions(tmp_path / "p.tsv", [(name, [thing([0, 0, 10, 9])]) for _, name in WORKS])
+
+    def index() -> tuple[object, ...]:
+        tsv_file._open_at.cache_clear()
+        tsv = tsv_file.open_tsv(file, "tsv", world)
+        return tsv.sha256, tsv.malformed, list(tsv.names), tsv.offsets.tolist(), tsv.lengths.tolist()
+
+    right = index()
+    (cached,) = world.step(tsv_file.FOLDER).iterdir()
+    good = cached.read_bytes()
+    for bit in range(0, 8 * len(good), 131):  # a prime, so that all places in a byte are met
+        damaged = bytearray(good)
+        damaged[bit // 8] ^= 1 << bit % 8
+        cached.write_bytes(damaged)
+        assert index() == right, f"bit {bit}"
+
+
 def test_a_file_that_changes_under_the_run(world: Paths, tmp_path: Path) -> None:
     file = predictions(tmp_path / "p.tsv", [(name, []) for _, name in WORKS])
     index = tsv_file.open_tsv(file, "tsv", world)
