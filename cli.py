@@ -69,6 +69,14 @@ class BenchWhat(enum.StrEnum):
     model = "model"
 
 
+class GroupedBy(enum.StrEnum):
+    """What `shard-stats` has a row for."""
+
+    shard = "shard"
+    emotion = "emotion"
+    style = "style"
+
+
 Answer = tuple[str, int]
 """Text for stdout, and the exit code."""
 
@@ -348,21 +356,30 @@ def shard_stats(
     folder: Annotated[
         Path | None, typer.Argument(help="A shards folder; default: the one in params.")
     ] = None,
+    by: Annotated[GroupedBy, typer.Option(help="What the table has a row for.")] = GroupedBy.emotion,
+    worst: Annotated[int, typer.Option(min=0, help="List the N most suspicious labels.")] = 0,
+    compare: Annotated[Path | None, typer.Option(help="An earlier shards folder: what changed.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file as well.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write everything to this HTML file as well.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read every byte and check it.")] = False,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> Answer:
-    """What the shards hold; with --verify, whether they still hold it."""
-    from pipeline.reader.statistics import read_statistics, statistics_text
+    """What the shards hold, and which labels look wrong; --verify: whether every byte is as written."""
+    from pipeline.shard_stats.command import answer
+    from pipeline.shard_stats.labels import ShardStatsParams
     from pipeline.shards.verify import verify_shards
 
+    file = Params.read(params) if folder is None or params.exists() else None  # another's folder needs none
+    limits = file.section("shard_stats", ShardStatsParams) if file else ShardStatsParams()
     folder = folder or Params.read(params).section("paths", Paths).step("shards")
-    if verify:
-        problems = verify_shards(folder)
-        found = {"problems": [dataclasses.asdict(problem) for problem in problems]}
-        lines = "\n".join(map(str, problems)) or "every byte is as it was written"
-        return _answer(found, as_json, lambda _: lines, code=1 if problems else 0)
-    return _answer(read_statistics(folder), as_json, statistics_text)
+    if not verify:
+        values, text = answer(folder, limits, by.value, worst, compare, csv, page)
+        return _answer(values, as_json, lambda _: text)
+    problems = verify_shards(folder)
+    found = {"problems": [dataclasses.asdict(problem) for problem in problems]}
+    lines = "\n".join(map(str, problems)) or "every byte is as it was written"
+    return _answer(found, as_json, lambda _: lines, code=1 if problems else 0)
 
 
 @command()

@@ -22,7 +22,7 @@ PIPELINE_FLOORS = (
     ("releases", "parallel"),
     ("reader", "masks", "utterances", "gallery", "backbones"),
     ("features", "regions", "similarity", "shards"),
-    ("plan",),
+    ("plan", "shard_stats"),
     ("doctor",),
     ("fetch",),
 )

@@ -65,6 +65,10 @@ SIMILARITY = pa.schema(
         ("emotion", pa.string()),
         ("artemis_ids", pa.list_(pa.int64())),
         ("scores", pa.list_(pa.float32())),  # one per region, in REGIONS' order
+        (
+            "own_rank",
+            pa.float32(),
+        ),  # share of other artworks that the utterances fit less well
     ]
 )
 
@@ -86,6 +90,27 @@ INDEX = pa.schema(
         ("utterance_counts", pa.list_(pa.int32())),  # one per emotion
         ("members", pa.list_(MEMBER)),
         ("sha256", pa.string()),  # over the members' bytes, in the order of `members`
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("emotion", pa.string()),
+        ("split", pa.string()),
+        ("shard", pa.int32()),
+        ("art_style", pa.string()),
+        ("utterances", pa.int32()),
+        ("area", pa.float64()),  # share of the artwork above the protocol's threshold
+        ("mean", pa.float64()),  # of the mask, in [0, 1]
+        ("agreement", pa.float64()),  # correlation of the mask with what its recipe makes of the tables
+        ("twin", pa.float64()),  # largest correlation with the mask of another emotion of the artwork
+        ("twin_emotion", pa.string()),
+        ("regions", pa.int32()),
+        ("contrast", pa.float64()),  # cosine of the best region less the mean over the regions
+        ("entropy", pa.float64()),  # of the non-negative cosines as shares, over log(regions): 1 is flat
+        ("best_region", pa.string()),  # name of the most similar region, where its detector names them
+        ("own_rank", pa.float64()),  # of SIMILARITY
     ]
 )
 

@@ -11,6 +11,7 @@ SECTIONS = {
     "features": "pipeline.features.params:FeaturesParams",
     "masks": "pipeline.masks.recipe:MasksParams",
     "shards": "pipeline.shards.step:ShardsParams",
+    "shard_stats": "pipeline.shard_stats.labels:ShardStatsParams",
     "plan": "pipeline.plan.plan:PlanParams",
     "train": "model.train.params:TrainParams",
     "predict": "model.predict.answer:PredictParams",

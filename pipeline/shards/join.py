@@ -7,6 +7,7 @@ whether its bytes are has `shard-stats --verify`. The cache is no output: it may
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,14 +26,18 @@ from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
-from pipeline.common.schema import INDEX, shard_stem
+from pipeline.common.schema import INDEX, LABELS, shard_stem
 from pipeline.common.tars import Member, list_members
 from pipeline.parallel.shard_result import ShardResult
 from pipeline.reader.rejections import rejections
 from pipeline.reader.tar_paths import FILES, tar_path
+from pipeline.shards.labels import ShardTables, describe_labels
 
+OF_AN_ARTWORK = ("key", "split", "shard", "art_style")
+"""Columns of `LABELS` that all masks of an artwork share."""
+OF_A_LABEL = pa.struct([field for field in LABELS if field.name not in OF_AN_ARTWORK])
 JOINED = INDEX.append(pa.field("art_style", pa.string())).append(
-    pa.field("areas", pa.list_(pa.float64()))  # share of the artwork, one per emotion
+    pa.field("labels", pa.list_(OF_A_LABEL))  # one per emotion
 )
 """Schema of a kept join: the index's columns, and what the statistics need besides."""
 
@@ -48,6 +53,8 @@ class Joined:
     """(key, reason) of artworks that are in one tar only."""
     files: dict[str, dict[str, Any]]
     """features, masks -> ``bytes`` and ``sha256`` of the tar."""
+    lineages: dict[str, int]
+    """How masks were made (``lineage`` of KEY.json, as JSON) -> artworks."""
 
 
 def cache_folder(paths: Paths) -> Path:
@@ -62,10 +69,16 @@ def join_jobs(paths: Paths, shards: Sequence[int]) -> dict[int, str]:
         shard: fingerprint(
             code,
             rejections(paths, shard),
+            [_recorded(paths, step, shard) for step in ("regions", "similarity")],
             [(*_stamp(paths, f, shard), recorded_digest(_tar(paths, f, shard))) for f in FILES],
         )
         for shard in shards
     }
+
+
+def _recorded(paths: Paths, step: str, shard: int) -> str | None:
+    path = paths.step(step) / f"{shard_stem(shard)}.parquet"
+    return recorded_digest(path) if path.is_file() else None
 
 
 def _tar(paths: Paths, file: str, shard: int) -> Path:
@@ -83,14 +96,15 @@ def join_shard(shard: int, progress: ShardProgress, paths: Paths) -> ShardResult
     keys, rejects = _joined_keys(paths, shard, list(members["features"]), list(members["masks"]))
     with ThreadPoolExecutor(1) as pool:  # both kinds of checksum at once, each on a core of its own
         whole = pool.submit(_tar_checksums, paths, shard)
-        rows = []
+        rows, lineages = [], Counter[str]()
         for row in _rows(paths, shard, keys, members):
+            lineages[row.pop("lineage")] += 1
             rows.append(row)
             progress.add()
         files = whole.result()
-    table = pa.Table.from_pylist(
-        rows, JOINED.with_metadata({"rejects": json.dumps(rejects), "files": json.dumps(files)})
-    )
+    kept = {"rejects": rejects, "files": files, "lineages": lineages}
+    metadata = {name: json.dumps(value) for name, value in kept.items()}
+    table = pa.Table.from_pylist(rows, JOINED.with_metadata(metadata))
     write_parquet(_kept(paths, shard), table)
     return ShardResult(len(rows), rejects)
 
@@ -98,9 +112,11 @@ def join_shard(shard: int, progress: ShardProgress, paths: Paths) -> ShardResult
 def load_joined(paths: Paths, shard: int) -> Joined:
     """What `join_shard` wrote."""
     table = pq.read_table(_kept(paths, shard))
-    kept = {name: json.loads(table.schema.metadata[name.encode()]) for name in ("rejects", "files")}
+    kept = {
+        name: json.loads(table.schema.metadata[name.encode()]) for name in ("rejects", "files", "lineages")
+    }
     rejects = [(key, reason) for key, reason in kept["rejects"]]
-    return Joined(shard, table.replace_schema_metadata(None), rejects, kept["files"])
+    return Joined(shard, table.replace_schema_metadata(None), rejects, kept["files"], kept["lineages"])
 
 
 def _kept(paths: Paths, shard: int) -> Path:
@@ -125,17 +141,21 @@ def _rows(
     paths: Paths, shard: int, keys: Sequence[str], members: dict[str, dict[str, list[Member]]]
 ) -> Iterator[dict[str, Any]]:
     """Yield a row of `JOINED` per artwork."""
+    tables = ShardTables(paths, shard)
     with ExitStack() as stack:
         tars = {f: stack.enter_context(_tar(paths, f, shard).open("rb")) for f in FILES}
         for key in keys:
             here = [(f, member) for f in FILES for member in members[f][key]]
             digest = hashlib.sha256()
             cards: dict[str, bytes] = {}
+            pictures: dict[str, bytes] = {}
             for f, member in here:
                 data = _read(tars[f], member)
                 digest.update(data)
                 if member.name == "json":
                     cards[f] = data
+                elif f == "masks":
+                    pictures[member.name.removesuffix(".png")] = data
             metadata = _mask_metadata(cards.get("masks"), shard, key)
             emotions = [emotion for emotion in EMOTIONS if emotion in metadata["emotions"]]
             needed = {"features": _feature_names(cards.get("features"), shard, key)}
@@ -152,7 +172,8 @@ def _rows(
                 "members": [{"file": f, "name": m.name, "offset": m.offset, "size": m.size} for f, m in here],
                 "sha256": digest.hexdigest(),
                 "art_style": metadata["art_style"],
-                "areas": [float(metadata["emotions"][emotion]["area"]) for emotion in emotions],
+                "lineage": json.dumps(metadata.get("lineage"), sort_keys=True),
+                "labels": describe_labels(metadata, {e: pictures[e] for e in emotions}, key, tables),
             }
 
 
@@ -170,7 +191,7 @@ def _mask_metadata(data: bytes | None, shard: int, key: str) -> dict[str, Any]:
         card: dict[str, Any] = json.loads(data)
         for emotion in card["emotions"].values():
             len(emotion["utterances"]), float(emotion["area"])
-        card["split"], card["art_style"]
+        card["split"], card["art_style"], int(card["height"]), int(card["width"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{place}: {key}.json of masks is unusable ({error!r}); run masks again") from None
     return card

@@ -4,6 +4,7 @@ Features and masks of one shard number are two tars over the same artworks in th
 proves that, and writes to ``data/shards/``:
 
     index.parquet    one row an artwork (`schema.INDEX`): split, emotions, where each member's bytes lie
+    labels.parquet   one row a mask (`schema.LABELS`): its area, and what is known of how good it is
     stats.json       counts by split, emotion and style, mask areas, bytes, rejects by reason, tar checksums
     rejects.parquet  artworks that are in one of the two tars only, because a step rejected them
     croissant.json   the dataset card in the Croissant format
@@ -14,6 +15,7 @@ proves that, and writes to ``data/shards/``:
 """
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -30,7 +32,7 @@ from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.fingerprint import sha256_file
 from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
-from pipeline.common.schema import INDEX, REJECTS, shard_stem
+from pipeline.common.schema import INDEX, LABELS, REJECTS, shard_stem
 from pipeline.common.sums import write_sums
 from pipeline.common.tables import table_file
 from pipeline.parallel.map_shards import ParallelParams, map_shards
@@ -39,7 +41,7 @@ from pipeline.reader.rejections import REJECTING_STEPS, rejections
 from pipeline.reader.tar_paths import FILES
 from pipeline.shards.croissant_card import croissant_card
 from pipeline.shards.hub_card import hub_card
-from pipeline.shards.join import Joined, cache_folder, join_jobs, join_shard, load_joined
+from pipeline.shards.join import OF_AN_ARTWORK, Joined, cache_folder, join_jobs, join_shard, load_joined
 from pipeline.shards.verify import WRITTEN
 
 HERE = ParallelParams()
@@ -88,6 +90,7 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     if not index.num_rows:
         raise UserError(f"no artwork is in both {paths.step('features')} and {paths.step('masks')}")
     write_parquet(out / "index.parquet", index)
+    write_parquet(out / "labels.parquet", pa.concat_tables([_labels(data.rows) for data in joined]))
     rejects: list[dict[str, Any]] = [
         {"source": key, "row": -1, "reason": why, "detail": shard_stem(data.shard)}
         for data in joined
@@ -145,6 +148,16 @@ def _shard_numbers(paths: Paths) -> list[int]:
     return sorted(found["features"])
 
 
+def _labels(rows: pa.Table) -> pa.Table:
+    """`schema.LABELS` of a shard's artworks."""
+    flat = [
+        {**label, **{name: row[name] for name in OF_AN_ARTWORK}}
+        for row in rows.select([*OF_AN_ARTWORK, "labels"]).to_pylist()
+        for label in row["labels"]
+    ]
+    return pa.Table.from_pylist(flat, schema=LABELS)
+
+
 def _statistics(joined: Sequence[Joined], area_bins: int) -> dict[str, Any]:
     """Counts over all shards. A *mask* is one (artwork, emotion) pair."""
     splits: dict[str, Counter[str]] = {}
@@ -156,12 +169,12 @@ def _statistics(joined: Sequence[Joined], area_bins: int) -> dict[str, Any]:
             styles[row["art_style"]] += 1
             split = splits.setdefault(row["split"], Counter())
             split.update(artworks=1, masks=len(row["emotions"]), utterances=sum(row["utterance_counts"]))
-            masks = zip(row["emotions"], row["utterance_counts"], row["areas"], strict=True)
-            for emotion, count, area in masks:
+            for label in row["labels"]:
+                emotion, count = label["emotion"], label["utterances"]
                 emotions.setdefault(emotion, Counter()).update(
                     {"masks": 1, "utterances": count, row["split"]: 1}
                 )
-                areas.setdefault(emotion, []).append(area)
+                areas.setdefault(emotion, []).append(label["area"])
     counts, edges = np.histogram([a for group in areas.values() for a in group], bins=area_bins, range=(0, 1))
     return {
         "artworks": styles.total(),
@@ -174,9 +187,18 @@ def _statistics(joined: Sequence[Joined], area_bins: int) -> dict[str, Any]:
         },
         "styles": dict(styles),
         "mask_area": {"edges": [round(float(e), 6) for e in edges], "counts": [int(c) for c in counts]},
+        "lineage": _lineage(joined),
         "shards": [{"shard": data.shard, **data.files} for data in joined],
         "bytes": {f: sum(data.files[f]["bytes"] for data in joined) for f in FILES},
     }
+
+
+def _lineage(joined: Sequence[Joined]) -> list[dict[str, Any]]:
+    """Each way in which masks were made, with its number of artworks; more than one is a mixture."""
+    counts: Counter[str] = Counter()
+    for data in joined:
+        counts.update(data.lineages)
+    return [{"artworks": count, "made_by": json.loads(text)} for text, count in sorted(counts.items())]
 
 
 def _all_rejects(paths: Paths, here: Counter[str]) -> dict[str, dict[str, int]]:

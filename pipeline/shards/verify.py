@@ -42,7 +42,7 @@ Kind = Literal[
 ]
 
 
-WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md")
+WRITTEN = ("index.parquet", "labels.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md")
 """What the `shards` step writes beside the digests of these."""
 NEEDED = {SUMS, "index.parquet", "stats.json", "rejects.parquet"}
 """Without these no tar can be checked."""

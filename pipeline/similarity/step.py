@@ -43,6 +43,7 @@ from pipeline.parallel.input_digests import columns_digest, input_digests
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
 from pipeline.releases.wikiart import BadImage
+from pipeline.similarity.peers import Peers
 
 DECODERS = 8
 """Threads that decode for a GPU, which takes dozens of pictures a second. A CPU's own pace needs one."""
@@ -64,6 +65,9 @@ class SimilarityParams:
     fit: Literal["center", "squash"] = "squash"
     """How a crop becomes CLIP's square: `squash` keeps all of it; `center` is CLIP's own preprocessing,
     which cuts the ends off long regions. The paper does not say; on the gallery they tie."""
+    peers: Annotated[int, Field(ge=0)] = 64
+    """Artworks of the shard, the first by key, beside which an artwork's utterances are asked to find its own
+    regions: `own_rank` of the table, which shard-stats shows. 0: not asked. Masks do not depend on it."""
     batch: Annotated[int, Field(gt=0)] = 256
     """Crops (or pooled artworks) encoded at once; batches of crops run across artworks. Changes speed, and
     results by float noise only."""
@@ -117,7 +121,7 @@ def similarity_jobs(
 def _recipe(params: SimilarityParams, backbones: BackbonesParams) -> str:
     """What all shards share."""
     model = (backbones.clip.name, verify_weights(backbones.clip.checkpoint), backbones.clip.precision)
-    settings = (params.utterances, params.regions, params.fit)
+    settings = (params.utterances, params.regions, params.fit, params.peers)
     return fingerprint(model, settings, code_fingerprint(__name__))
 
 
@@ -138,19 +142,23 @@ def compare_shard(
     images = _readable(paths.wikiart, works, boxes, model.device, rejects)
     encode = _encode_crops if params.regions == "crop" else _pool
     scores: dict[tuple[str, str], torch.Tensor] = {}
-    crops = 0
+    crops, peers = 0, Peers(params.peers)
     for key, features in encode(model, images, boxes, params):
         crops += len(features)
+        peers.add(key, features)
         for emotion in EMOTIONS:
             if (key, emotion) in texts:
                 scores[key, emotion] = (features @ texts[key, emotion].T).mean(1)
         progress.add()
+    asked = {pair: (texts[pair].mean(0), found.max()) for pair, found in scores.items() if len(found)}
+    ranks = peers.own_ranks(asked)
     rows = [
         {
             "key": key,
             "emotion": emotion,
             "artemis_ids": group["artemis_id"],
             "scores": scores[key, emotion].cpu().numpy(),
+            "own_rank": ranks.get((key, emotion)),
         }
         for (key, emotion), group in groups.items()
         if (key, emotion) in scores

@@ -155,7 +155,15 @@ def test_a_missing_tar(indexed: Path, tmp_path: Path) -> None:
     ]
 
 
-WRITTEN = ("index.parquet", "stats.json", "rejects.parquet", "croissant.json", "README.md", "SHA256SUMS")
+WRITTEN = (
+    "index.parquet",
+    "labels.parquet",
+    "stats.json",
+    "rejects.parquet",
+    "croissant.json",
+    "README.md",
+    "SHA256SUMS",
+)
 
 
 @pytest.mark.parametrize("name", WRITTEN)

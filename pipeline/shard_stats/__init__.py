@@ -1,0 +1,1 @@
+"""Command `shard-stats`: what the shards hold, and which labels look wrong."""

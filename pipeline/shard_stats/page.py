@@ -1,0 +1,42 @@
+"""The numbers of `shard-stats` as one self-contained page: no script, nothing loaded."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pipeline.shard_stats.text import (
+    Grid,
+    distribution_grid,
+    group_grid,
+    shard_grid,
+    summary_lines,
+    worst_grid,
+)
+
+HERE = Path(__file__).parent
+
+
+def render_page(
+    found: Mapping[str, Any], worst: Sequence[Mapping[str, Any]], more: Sequence[Grid] | None = None
+) -> str:
+    """The page as text.
+
+    Args:
+        found: `summary.summarise`.
+        worst: the most suspicious labels, `summary.worst_rows`.
+        more: further tables, shown last.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    grids = [
+        worst_grid(worst),
+        group_grid(found, "emotion"),
+        group_grid(found, "style"),
+        shard_grid(found),
+        distribution_grid(found),
+        *(more[-1:] if more else ()),
+    ]
+    return environment.get_template("page_template.html").render(lines=summary_lines(found), grids=grids)
