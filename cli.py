@@ -19,6 +19,7 @@ import typer
 
 from pipeline.common import command as command_line
 from pipeline.common.params import Params, Paths
+from pipeline.common.protocol import THRESHOLD
 
 app = typer.Typer(
     help="EmoSEM: pseudo emotion masks from ArtEmis, and a model that segments and explains emotion in art.",
@@ -67,6 +68,23 @@ class BenchWhat(enum.StrEnum):
     drift = "drift"
     score = "score"
     model = "model"
+
+
+class MaskFormat(enum.StrEnum):
+    """What `export-masks` writes."""
+
+    coco = "coco"
+    label_studio = "label-studio"
+    fiftyone = "fiftyone"
+    hf = "hf"
+    png = "png"
+
+
+class MaskSize(enum.StrEnum):
+    """The size of exported masks."""
+
+    stored = "stored"
+    picture = "picture"
 
 
 class GroupedBy(enum.StrEnum):
@@ -380,6 +398,30 @@ def shard_stats(
     found = {"problems": [dataclasses.asdict(problem) for problem in problems]}
     lines = "\n".join(map(str, problems)) or "every byte is as it was written"
     return _answer(found, as_json, lambda _: lines, code=1 if problems else 0)
+
+
+@command("export-masks")
+def export_masks(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    format_: Annotated[MaskFormat, typer.Option("--format", help="Who is to read it.")],
+    split: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    emotion: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    size: Annotated[MaskSize, typer.Option(help="As stored, or as the picture.")] = MaskSize.stored,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Foreground lies above; coco, fiftyone and label-studio.")
+    ] = THRESHOLD,
+    prefix: Annotated[str, typer.Option(help="label-studio: what precedes a picture's path.")] = "",
+    shards: Annotated[Path | None, typer.Option(help="A shards folder; default: the one in params.")] = None,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> Answer:
+    """The pseudo-masks for other tools: COCO, Label Studio, FiftyOne, Hugging Face datasets, or plain PNG."""
+    from pipeline.export_masks.command import export_masks as export_all
+    from pipeline.export_masks.records import ExportOptions
+
+    folder = shards or Params.read(params).section("paths", Paths).step("shards")
+    options = ExportOptions(size.value, threshold, split or (), emotion or (), prefix)
+    return _answer(export_all(folder, out, format_.value, options), as_json)
 
 
 @command()

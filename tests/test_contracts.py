@@ -22,7 +22,7 @@ PIPELINE_FLOORS = (
     ("releases", "parallel"),
     ("reader", "masks", "utterances", "gallery", "backbones"),
     ("features", "regions", "similarity", "shards"),
-    ("plan", "shard_stats"),
+    ("plan", "shard_stats", "export_masks"),
     ("doctor",),
     ("fetch",),
 )
