@@ -1,8 +1,8 @@
 """COCO's instances and captions: ``instances.json`` with run lengths, ``captions.json`` with the utterances.
 
-An annotation is one (artwork, emotion); masks of one artwork may overlap, as COCO allows. Soft values are lost:
-foreground is what lies above the threshold. With stored masks the images have the masks' size, because COCO
-knows one size only; ``picture_size`` says the picture's.
+An annotation is one (artwork, emotion); masks of one artwork may overlap, as COCO allows. Soft values are
+lost: foreground is what lies above the threshold. With stored masks the images have the masks' size, because
+COCO knows one size only; ``picture_size`` says the picture's.
 """
 
 import json

@@ -112,7 +112,7 @@ def _card(splits: list[str], counts: dict[str, int], options: ExportOptions) -> 
         + configs
         + "---\n\n# Pseudo emotion masks\n\n"
         f"One row for each artwork and emotion; `mask` holds soft values from 0 to 255, {_size(options)}. "
-        "Pictures are not included: `file_name` is the path under the folder of the artworks. `lineage` tells "
+        "Pictures are not included: `file_name` is the path under the folder of the artworks. `lineage` says "
         "how a mask was made. The masks are machine-made, and nobody has checked them.\n\n"
         "| emotion | masks |\n| --- | ---: |\n" + table
     )

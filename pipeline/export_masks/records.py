@@ -40,7 +40,7 @@ class Artwork:
 
     key: str
     path: str
-    """Of its picture, relative to the folder of the pictures; its style and name where the tables are absent."""
+    """Of its picture, relative to paths.wikiart; STYLE/NAME.jpg where the tables are absent."""
     width: int
     height: int
     """Of the upright picture, pixels."""

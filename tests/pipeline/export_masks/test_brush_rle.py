@@ -1,4 +1,4 @@
-"""Label Studio's run lengths, against the reader of its own SDK where that is installed, and by properties."""
+"""Label Studio's run lengths, against the reader of its own SDK where that is installed."""
 
 import numpy as np
 import pytest
