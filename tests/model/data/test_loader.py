@@ -157,6 +157,10 @@ def test_remote_damage_and_absence_are_named(world: World, bucket: str) -> None:
     remote.rm_file("/bucket/features/000000.tar")
     with pytest.raises(UserError, match=r"features/000000\.tar of memory://bucket/shards cannot be read"):
         samples[[5]]
+    sums = f"{'0' * 64}  index.parquet\n".encode()
+    remote.pipe_file("/bucket/shards/SHA256SUMS", sums)
+    with pytest.raises(UserError, match=r"index\.parquet cannot be read.*damaged or half uploaded"):
+        open_index(bucket)
     with pytest.raises(UserError, match=r"nowhere/index\.parquet cannot be read"):
         open_index("memory://nowhere")
     with pytest.raises(UserError, match="cannot be opened"):
