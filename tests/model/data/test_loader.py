@@ -161,6 +161,7 @@ def test_remote_damage_and_absence_are_named(world: World, bucket: str) -> None:
     remote.pipe_file("/bucket/shards/SHA256SUMS", sums)
     with pytest.raises(UserError, match=r"index\.parquet cannot be read.*damaged or half uploaded"):
         open_index(bucket)
+    remote.rm_file("/bucket/shards/SHA256SUMS")
     with pytest.raises(UserError, match=r"nowhere/index\.parquet cannot be read"):
         open_index("memory://nowhere")
     with pytest.raises(UserError, match="cannot be opened"):
