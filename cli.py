@@ -426,14 +426,50 @@ def export_masks(
 
 @command()
 def look(
-    key: Annotated[str, typer.Argument(help="Key of an artwork, or its painting's name.")],
-    out: Annotated[Path | None, typer.Option(help="HTML file to write; default: look/KEY.html.")] = None,
+    key: Annotated[str | None, typer.Argument(help="Key of an artwork, or its painting's name.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="In place of KEY: the N most suspicious labels.")] = 0,
+    sample: Annotated[int, typer.Option(min=0, help="In place of KEY: N labels drawn at random.")] = 0,
+    emotion: Annotated[str | None, typer.Option(help="With --worst, --sample: only this.")] = None,
+    style: Annotated[str | None, typer.Option(help="With --worst, --sample: only this.")] = None,
+    split: Annotated[str | None, typer.Option(help="With --worst, --sample: only this.")] = None,
+    seed: Annotated[int, typer.Option(help="With --sample: another seed, another draw.")] = 0,
+    model: Annotated[
+        Path | None, typer.Option(help="With KEY: a trained run; shows its maps of all eight emotions.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default: look/KEY.html or look/sheet.html.")
+    ] = None,
     params: ParamsFile = PARAMS,
 ) -> Answer:
-    """One artwork on a page: picture, regions, pseudo-masks, utterances, predictions."""
+    """One artwork on a page: picture, regions, masks, utterances, predictions; or a sheet of many labels."""
+    if (key is not None) + bool(worst) + bool(sample) != 1:
+        raise typer.BadParameter("give one of KEY, --worst N, --sample N")
+    paths = Params.read(params).section("paths", Paths)
+    if key is None:
+        from model.report.contact_sheet import Choice, write_contact_sheet
+        from pipeline.shard_stats.labels import ShardStatsParams
+
+        limits = Params.read(params).section("shard_stats", ShardStatsParams)
+        choice = Choice(worst, sample, emotion, style, split, seed)
+        return _answer(write_contact_sheet(paths, choice, limits, out or Path("look/sheet.html")), False)
     from model.report.look import look as draw
 
-    return str(draw(Params.read(params).section("paths", Paths), key, out)), 0
+    return str(draw(paths, key, out, _all_eight(model, params))), 0
+
+
+def _all_eight(run: Path | None, params: Path) -> Callable[[Any], dict[str, tuple[Any, str]]] | None:
+    """What a trained run makes of a picture: emotion -> (map, explanation)."""
+    if run is None:
+        return None
+    from model.predictor import Predictor
+
+    predictor = Predictor.from_params(run, params)
+
+    def predict(image: Any) -> dict[str, tuple[Any, str]]:
+        (found,) = predictor.predict([image])
+        return {emotion: (one.mask, one.explanations[0]) for emotion, one in found.items()}
+
+    return predict
 
 
 @command()

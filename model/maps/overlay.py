@@ -9,6 +9,8 @@ import math
 import cv2
 import numpy as np
 
+from model.maps.label_places import place_labels
+
 INK, PAPER = (24, 22, 20), (255, 252, 246)
 DIM = 0.38
 """Brightness left where a map is lowest."""
@@ -56,18 +58,25 @@ def overlay(image: np.ndarray, map_: np.ndarray, foreground: np.ndarray) -> np.n
 
 
 def boxed(image: np.ndarray, boxes: np.ndarray, labels: list[str]) -> np.ndarray:
-    """The image with boxes and their labels, the first on top; `boxes` is (N, 4) xyxy, pixels of `image`."""
+    """The image with boxes, the first on top, and their labels, none over another.
+
+    `boxes` is (N, 4) xyxy, pixels of `image`. A label for which no place is free is left out, the last first.
+    """
     picture = image.copy()
     face, size, room = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 4
     named = list(zip(np.rint(boxes).astype(int).tolist(), labels, strict=True))[::-1]
     for (x1, y1, x2, y2), _ in named:
         for colour, thick in ((INK, 4), (PAPER, 2)):
             cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, thick)
-    for (x1, y1, _, _), label in named:
-        if label:
-            (wide, tall), _ = cv2.getTextSize(label, face, size, 1)
-            cv2.rectangle(picture, (x1, y1), (x1 + wide + 2 * room, y1 + tall + 2 * room), INK, cv2.FILLED)
-            cv2.putText(picture, label, (x1 + room, y1 + tall + room), face, size, PAPER, 1, cv2.LINE_AA)
+    words = [(tuple(box), label) for box, label in named[::-1] if label]
+    sizes = [cv2.getTextSize(label, face, size, 1)[0] for _, label in words]
+    padded = [(wide + 2 * room, tall + 2 * room) for wide, tall in sizes]
+    places = place_labels([box for box, _ in words], padded, *picture.shape[:2])
+    for place, (_, label) in zip(places, words, strict=True):
+        if place is not None:
+            x1, y1, x2, y2 = place
+            cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), INK, cv2.FILLED)
+            cv2.putText(picture, label, (x1 + room, y2 - room), face, size, PAPER, 1, cv2.LINE_AA)
     return picture
 
 

@@ -7,7 +7,7 @@ truth where APOLO has it, and what trained models predict. A step that has not r
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,18 @@ class Section:
     """(row of the csv, text)."""
 
 
-def look(paths: Paths, key: str, out: Path | None = None) -> Path:
+Predict = Callable[[np.ndarray], dict[str, tuple[np.ndarray, str]]]
+"""Picture, uint8 RGB (H, W, 3) -> emotion -> (map, explanation)."""
+
+
+def look(paths: Paths, key: str, out: Path | None = None, predict: Predict | None = None) -> Path:
     """Write the page of one artwork; returns its path.
 
     Args:
         paths: where the data lies.
         key: its key, or its painting's name, in any spelling.
         out: the HTML file; ``look/KEY.html`` when None.
+        predict: a model whose maps of all eight emotions are shown, those that nobody named included.
 
     Raises:
         UserError: no such artwork, several of that name, or a picture, map or tar that cannot be read.
@@ -88,7 +93,8 @@ def look(paths: Paths, key: str, out: Path | None = None) -> Path:
     tar = paths.step("masks") / f"{shard_stem(work['shard'])}.tar"
     masks = TarMembers([tar] if tar.is_file() else [], "the masks step")
     try:
-        sections = list(_sections(paths, work, fit(original, SIDE), regions, masks))
+        of_model = {} if predict is None else predict(original)
+        sections = list(_sections(paths, work, fit(original, SIDE), regions, masks, of_model))
     except ValueError as error:
         raise UserError(
             f"a map of {work['key']} cannot be shown: {error}; run the step that wrote it"
@@ -172,6 +178,7 @@ def _sections(
     image: np.ndarray,
     regions: dict[str, Any] | None,
     masks: TarMembers,
+    of_model: Mapping[str, tuple[np.ndarray, str]],
 ) -> Iterator[Section]:
     """What is known of each emotion, in the order of ArtEmis."""
     key, stem = work["key"], shard_stem(work["shard"])
@@ -189,6 +196,9 @@ def _sections(
         for row, map_ in predicted:
             if row["asked_emotion"] == emotion:
                 tiles.append(_tile(row["method"], image, map_, truth, row["explanation"] or ""))
+        if emotion in of_model:
+            map_, explanation = of_model[emotion]
+            tiles.append(_tile("This model", image, map_, truth, explanation))
         texts = [(row["artemis_id"], row["utterance"]) for row in utterances if row["emotion"] == emotion]
         if tiles or texts:
             yield Section(emotion, tiles, _most_similar(regions, similar.get(emotion)), texts)

@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from model.report.look import find_artwork, look
+from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
@@ -128,3 +130,15 @@ def test_a_picture_that_is_gone_is_the_users_mistake(world: Paths, tmp_path: Pat
     paths = Paths(wikiart=tmp_path, data=world.data)
     with pytest.raises(UserError, match="cannot be shown: missing"):
         look(paths, indexed_shards.keys(8)[0], tmp_path / "page.html")
+
+
+def test_a_model_shows_all_eight_emotions(world: Paths, tmp_path: Path) -> None:
+    def predict(image: np.ndarray) -> dict[str, tuple[np.ndarray, str]]:
+        return {emotion: (image[..., 0], f"<b>{emotion}</b> by the model") for emotion in EMOTIONS}
+
+    text = look(world, indexed_shards.keys(8)[1], tmp_path / "page.html", predict).read_text(encoding="utf-8")
+    page = Page(text)
+    assert_loads_nothing(page, text)
+    assert page.tags["img"] == 2 + 2 * 4 + 8
+    assert all(f"<b>{emotion}</b> by the model" in page.text for emotion in EMOTIONS)
+    assert page.text.count("Nobody named") == 6
