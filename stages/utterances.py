@@ -1,6 +1,7 @@
 """Stage `utterances`: ArtEmis csv, pictures and APOLO's splits -> who said what about which artwork."""
 
-from pipeline.utterances.step import UtterancesParams, build_utterances
+from pipeline.utterances.params import UtterancesParams
+from pipeline.utterances.step import build_utterances
 from stages._run import Stage
 
 STAGE = Stage("utterances", UtterancesParams, build_utterances)

@@ -23,8 +23,9 @@ from pipeline.common.params import ParamsFile, Paths, load_params
 from pipeline.features.encoders import quantise
 from pipeline.plan.workload import count
 from pipeline.releases import wikiart
+from pipeline.releases.picture_folder import PictureFolder
 from pipeline.releases.wikiart import BadImage
-from pipeline.utterances.step import UtterancesParams
+from pipeline.utterances.params import UtterancesParams
 
 POINTS = 4
 """Points a side; each asks for the mask at its place."""
@@ -76,11 +77,12 @@ def run(params_file: ParamsFile, true_size: bool = False) -> dict[str, Any]:
 def _pictures(paths: Paths, params: UtterancesParams, wanted: int) -> list[np.ndarray]:
     """The first artworks of the csv that can be read, uint8 RGB (H, W, 3)."""
     rows = count(paths, params, sample=wanted).sample
-    names = dict.fromkeys((row.art_style, row.painting) for row in rows)
+    names = dict.fromkeys((row.art_style, row.painting, row.image) for row in rows)
+    pictures = PictureFolder(paths.wikiart)
     images = []
     for name in names:
         try:
-            images.append(wikiart.read_image(wikiart.find(paths.wikiart, *name), params.max_pixels))
+            images.append(wikiart.read_image(pictures.find(*name), params.max_pixels))
         except BadImage:
             continue
     if not images:

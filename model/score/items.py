@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.tables import table_file
-from pipeline.releases.apolo import ApoloItem, load_items, load_items_of_csv
+from pipeline.releases.apolo import ApoloItem, load_items
+from pipeline.releases.apolo_ids import load_items_of_csv
 
 ApoloItems = tuple[list[ApoloItem], list[ApoloItem], list[str]]
 """(items of the split, items of both splits, what is wrong with others)."""

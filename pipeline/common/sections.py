@@ -5,7 +5,7 @@ SECTIONS = {
     "backbones": "pipeline.backbones.params:BackbonesParams",
     "parallel": "pipeline.parallel.map_shards:ParallelParams",
     "gallery": "pipeline.gallery.world:GalleryParams",
-    "utterances": "pipeline.utterances.step:UtterancesParams",
+    "utterances": "pipeline.utterances.params:UtterancesParams",
     "regions": "pipeline.regions.params:RegionsParams",
     "similarity": "pipeline.similarity.step:SimilarityParams",
     "features": "pipeline.features.params:FeaturesParams",

@@ -12,6 +12,8 @@ from pipeline.doctor.finding import Check, Context, Finding, NotChecked, Status
 from pipeline.releases import apolo, apolo_arrays, artemis, wikiart
 from pipeline.releases.apolo_json import read_records
 from pipeline.releases.artemis import Annotation, Reject
+from pipeline.releases.names import shown
+from pipeline.releases.picture_folder import PictureFolder
 from pipeline.releases.wikiart import BadImage
 
 ROWS = 5000
@@ -39,7 +41,7 @@ def _rows(context: Context) -> list[Annotation | Reject]:
     """The csv's first rows. Raises `NotChecked` when there are none to be had."""
     params = context.section("utterances")
     try:
-        return list(itertools.islice(artemis.read_csv(context.paths.artemis, params.max_chars), ROWS))
+        return list(itertools.islice(artemis.read_csv(context.paths.artemis, params.max_chars, params), ROWS))
     except UserError:
         raise NotChecked("the ArtEmis csv cannot be read") from None
 
@@ -51,9 +53,9 @@ def _artemis(context: Context) -> Iterator[Finding]:
         found = f"{path} {detail or f'is a {kind} file'}"
         yield Finding("artemis", "fail", found, f"set paths.artemis. {ARTEMIS}")
         return
-    context.section("utterances")
+    params = context.section("utterances")
     try:
-        next(artemis.read_csv(path, 1), None)
+        next(artemis.read_csv(path, 1, params), None)
     except UserError as error:
         yield Finding("artemis", "fail", str(error), ARTEMIS)
         return
@@ -83,17 +85,18 @@ def _wikiart(context: Context) -> Iterator[Finding]:
         yield Finding("wikiart", "fail", f"{folder} is no folder", way_out)
         return
     works = dict.fromkeys(
-        (row.art_style, row.painting) for row in _rows(context) if isinstance(row, Annotation)
+        (row.art_style, row.painting, row.image) for row in _rows(context) if isinstance(row, Annotation)
     )
     if not works:
         raise NotChecked("the ArtEmis csv has no usable row")
     found: list[Path] = []
     missing: list[str] = []
-    for style, painting in works:
+    pictures = PictureFolder(folder)
+    for style, painting, image in works:
         try:
-            found.append(wikiart.find(folder, style, painting))
+            found.append(pictures.find(style, painting, image))
         except BadImage:
-            missing.append(f"{style}/{painting}")
+            missing.append(image or f"{style}/{painting}")
     if not found:
         yield _no_picture(folder, next(iter(works)))
         return
@@ -106,9 +109,12 @@ def _wikiart(context: Context) -> Iterator[Finding]:
     yield from _known_bad(folder)
 
 
-def _no_picture(folder: Path, work: tuple[str, str]) -> Finding:
+def _no_picture(folder: Path, work: tuple[str, str, str]) -> Finding:
     """No artwork was found: perhaps the folder is one level off."""
-    style, painting = work
+    style, painting, image = work
+    if image:
+        looked = f"{folder} has no {image}, nor any other picture asked for, nor has a folder in it"
+        return Finding("wikiart", "fail", looked, "set paths.wikiart to the folder of the csv's pictures")
     looked = f"{folder / style / painting}.jpg does not exist, nor any other picture asked for"
     nested = next((path.parent for path in sorted(folder.glob(f"*/{style}")) if path.is_dir()), None)
     if nested is not None:
@@ -195,7 +201,7 @@ def _items(folder: Path, file: Path) -> Iterator[Finding]:
                 "apolo",
                 "warn",
                 found,
-                f"items without one are left out, for example {artemis.shown(str(lost[0]))}",
+                f"items without one are left out, for example {shown(str(lost[0]))}",
             )
         else:
             yield Finding("apolo", "ok", found)

@@ -32,9 +32,11 @@ from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.regions.params import RegionsParams
 from pipeline.regions.step import build_regions
 from pipeline.releases.artemis import COLUMNS, Annotation
+from pipeline.releases.source import PLAIN
 from pipeline.shards.step import ShardsParams, build_shards
 from pipeline.similarity.step import SimilarityParams, build_similarity
-from pipeline.utterances.step import UtterancesParams, build_utterances
+from pipeline.utterances.params import UtterancesParams
+from pipeline.utterances.step import build_utterances
 
 STEPS = ("utterances", "regions", "similarity", "masks", "features", "shards")
 """In the order they run."""
@@ -182,7 +184,13 @@ class _SampleRun:
     def _build(self, step: str) -> None:
         s, one = self.settings, ParallelParams()
         real = dataclasses.replace(self.paths, apolo=s.paths.apolo)
-        alone = dataclasses.replace(s.utterances, num_shards=1, rest_repetition=0, fractions=(1.0, 0.0, 0.0))
+        alone = dataclasses.replace(
+            s.utterances,
+            **{field.name: getattr(PLAIN, field.name) for field in dataclasses.fields(PLAIN)},
+            num_shards=1,
+            rest_repetition=0,
+            fractions=(1.0, 0.0, 0.0),
+        )
         builds: dict[str, Callable[[], Any]] = {
             "utterances": lambda: build_utterances(self.paths, alone),
             "regions": lambda: build_regions(real, s.regions, s.backbones, one),
@@ -240,9 +248,11 @@ class _SampleRun:
 
 
 def _write_csv(path: Path, works: Sequence[Sequence[Annotation]]) -> None:
-    """The artworks' rows as an ArtEmis csv."""
+    """The artworks' rows as an ArtEmis csv, or as one of pictures that are named by their files."""
+    rows = [row for work in works for row in work]
+    columns = ("image", *COLUMNS[2:]) if any(row.image for row in rows) else COLUMNS
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(row, column) for column in COLUMNS] for work in works for row in work)
+    writer.writerow(columns)
+    writer.writerows([getattr(row, column) for column in columns] for row in rows)
     write_bytes(path, text.getvalue().encode())

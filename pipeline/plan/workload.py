@@ -8,13 +8,15 @@ from pathlib import Path
 from pipeline.common import schema
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.params import Paths
-from pipeline.releases import apolo, artemis
+from pipeline.releases import apolo
+from pipeline.releases.apolo_ids import read_annotations
 from pipeline.releases.artemis import Annotation, Reject
-from pipeline.releases.wikiart import BadImage, find
+from pipeline.releases.picture_folder import PictureFolder
+from pipeline.releases.wikiart import BadImage
 from pipeline.utterances.columns import Name
 from pipeline.utterances.doubles import kept_name
+from pipeline.utterances.params import UtterancesParams
 from pipeline.utterances.splits import assign_splits
-from pipeline.utterances.step import UtterancesParams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +53,15 @@ class _Work:
 
     repetition: int = 0
     listed: set[str] = dataclasses.field(default_factory=set)
-    """Splits that APOLO's index files give its rows."""
+    """Splits that the csv, or APOLO's index files, give its rows."""
     utterances: dict[str, int] = dataclasses.field(default_factory=dict)
     """Emotion -> utterances, the eight."""
     rows: list[Annotation] | None = None
     """Kept for the sample's candidates."""
     splits: set[str] = dataclasses.field(default_factory=set)
     """Of all its names."""
+    image: str = ""
+    """Its picture's file, where the csv names that."""
     bytes: int = 0
     """Of its picture."""
 
@@ -76,7 +80,7 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
     index = apolo.load_index(paths.apolo)
     works: dict[Name, _Work] = {}
     rows = rejected = 0
-    for row in artemis.read_csv(paths.artemis, params.max_chars):
+    for row in read_annotations(paths.artemis, paths.apolo, params.max_chars, params):
         rows += 1
         if isinstance(row, Reject):
             rejected += 1
@@ -84,11 +88,13 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
         name = (row.art_style, row.painting)
         work = works.get(name)
         if work is None:  # some candidates more than asked for: pictures may be missing
-            work = works[name] = _Work(rows=[] if len(works) < 4 * sample else None)
+            work = works[name] = _Work(rows=[] if len(works) < 4 * sample else None, image=row.image)
         _add(work, row, index)
+    listed = {name: work.listed for name, work in works.items()}
+    counted = index is not None or any(listed.values())
     splits = assign_splits(
         {name: work.repetition for name, work in works.items()},
-        None if index is None else {name: work.listed for name, work in works.items()},
+        listed if counted else None,
         params.fractions,
         params.split_seed,
         params.rest_repetition,
@@ -98,7 +104,7 @@ def count(paths: Paths, params: UtterancesParams, sample: int = 0) -> Counts:
         work.splits = {splits[name]}
     missing = _look_up(paths.wikiart, works)
     found = list(works.values())
-    uncounted = set() if index is None else {"rest"}  # by index files, of names that they do not list
+    uncounted = {"rest"} if counted else set()  # of names that index files do not list
     train = [work for work in found if work.splits - uncounted == {"train"}]
     chosen = [work.rows for work in found if work.rows][:sample]
     return Counts(
@@ -123,8 +129,10 @@ def _add(work: _Work, row: Annotation, index: dict[int, str] | None) -> None:
     work.repetition = max(work.repetition, row.repetition)
     if row.emotion in EMOTIONS:
         work.utterances[row.emotion] = work.utterances.get(row.emotion, 0) + 1
-    if index is not None:
-        work.listed |= {index[row.artemis_id]} if row.artemis_id in index else set()
+    if row.split:
+        work.listed.add(row.split)
+    elif index is not None and row.artemis_id in index:
+        work.listed.add(index[row.artemis_id])
     if work.rows is not None:
         work.rows.append(row)
 
@@ -140,9 +148,10 @@ def _look_up(wikiart: Path, works: dict[Name, _Work]) -> int:
     """
     of_file: dict[str, list[Name]] = {}
     missing = 0
+    pictures = PictureFolder(wikiart)
     for name in list(works):
         try:
-            path = find(wikiart, *name)
+            path = pictures.find(*name, works[name].image)
             works[name].bytes = path.stat().st_size
             of_file.setdefault(path.relative_to(wikiart).as_posix(), []).append(name)
         except (BadImage, OSError):

@@ -11,20 +11,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.common import schema
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
-from pipeline.releases import artemis
 from pipeline.releases.apolo_arrays import MAPS, map_path
 from pipeline.releases.apolo_json import read_records
-from pipeline.releases.artemis import Annotation, Reject, shown
-from pipeline.releases.names import plain_name, unsafe_name
+from pipeline.releases.artemis import Reject
+from pipeline.releases.names import plain_name, shown, unsafe_name
 
 INDEX = "artemis_index"
 """Folder of the index files."""
 SPLITS = ("train", "val", "test")
-ANY_LENGTH = 1_000_000
-"""Characters of an utterance that is only looked up."""
 SHOWN = 80
 """Characters of a value in a message."""
 _STRICTNESS = {split: rank for rank, split in enumerate(("train", "rest", "val", "test"))}
@@ -77,7 +73,7 @@ def load_index(apolo: Path) -> dict[int, str] | None:
     splits: dict[int, str] = {}
     for split in SPLITS:  # in the order of strictness, so that the last one stands
         for record in read_records(paths[split]):
-            ids = _ids_of(record)
+            ids = ids_of(record)
             if ids is None:
                 raise UserError(
                     f"{paths[split]} has a record without a list of artemis_id: {shown(str(record))}"
@@ -147,40 +143,7 @@ def load_items(
     return items, rejects
 
 
-def load_items_of_csv(apolo: Path, csv: Path) -> tuple[list[ApoloItem], list[Reject]]:
-    """`load_items` by the ArtEmis csv alone, without any picture: for those who only score.
-
-    Raises `UserError` as `load_items` and `artemis.read` do.
-    """
-    ids = {number for record in read_records(apolo / "apolo.json") for number in _ids_of(record) or ()}
-    rows = [
-        row
-        for row in artemis.read_csv(csv, ANY_LENGTH)
-        if isinstance(row, Annotation) and row.artemis_id in ids
-    ]
-    of_name: dict[tuple[str, str], str] = {}
-    keys = [  # without its picture, spellings that may mean one painting do
-        of_name.setdefault(
-            (plain_name(row.art_style), plain_name(row.painting)),
-            schema.artwork_key(row.art_style, row.painting),
-        )
-        for row in rows
-    ]
-    utterances = pa.table(
-        {
-            "key": pa.array(keys, pa.string()),
-            "artemis_id": pa.array([row.artemis_id for row in rows], pa.int64()),
-            "emotion": pa.array([row.emotion for row in rows], pa.string()),
-            "utterance": pa.array([row.utterance for row in rows], pa.string()),
-        }
-    )
-    artworks = pa.table(
-        {"key": utterances["key"], "painting": pa.array([row.painting for row in rows], pa.string())}
-    )
-    return load_items(apolo, utterances, artworks)
-
-
-def _ids_of(record: Any) -> tuple[int, ...] | None:
+def ids_of(record: Any) -> tuple[int, ...] | None:
     """A record's ArtEmis ids, or None where it has none that can be read."""
     return _id_list(record.get("artemis_id")) if isinstance(record, dict) else None
 
@@ -188,7 +151,7 @@ def _ids_of(record: Any) -> tuple[int, ...] | None:
 def _item(record: Any, apolo: Path, table: _Utterances) -> ApoloItem | tuple[str, str]:
     """One record as an item, or (reason, detail)."""
     painting = record.get("painting") if isinstance(record, dict) else None
-    ids = _ids_of(record)
+    ids = ids_of(record)
     if not isinstance(painting, str) or ids is None:
         return "malformed-record", f"needs painting and artemis_id, has {shown(str(record))}"
     known = table.known(ids)

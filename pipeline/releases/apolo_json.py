@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import UserError
-from pipeline.releases.artemis import shown
+from pipeline.releases.names import shown
 
 
 def read_records(path: Path) -> list[Any]:

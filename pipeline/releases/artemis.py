@@ -1,38 +1,33 @@
-"""The ArtEmis csv: read once, in one stream; every row is kept or rejected with a reason.
+"""The csv of who felt what about which picture: read once, in one stream; every row is kept or rejected.
 
-Columns ``art_style,painting,emotion,utterance,repetition`` (in any order). An utterance's id is
-its row, counted from 0 after the header and without blank lines, as pandas counts: APOLO refers to
-utterances by that number. Source: the ArtEmis release v0 (Achlioptas et al., CVPR 2021).
+ArtEmis's own columns are ``art_style,painting,emotion,utterance,repetition``; its relatives' are in
+`layouts`. APOLO refers to utterances by their row in ArtEmis's release v0, counted from 0 after the header
+and without blank lines, as pandas counts. Source: the ArtEmis release v0 (Achlioptas et al., CVPR 2021).
 """
 
-import codecs
-import csv
 import functools
 import hashlib
 import math
 import re
 import unicodedata
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import regex  # type: ignore[import-untyped]
 
 from pipeline.common.emotions import ALL_EMOTIONS
-from pipeline.common.errors import UserError
-from pipeline.releases.names import unsafe_name
+from pipeline.releases.csv_rows import check_header, open_csv, read_records
+from pipeline.releases.layouts import Columns, find_columns
+from pipeline.releases.names import shown, unsafe_name
+from pipeline.releases.source import PLAIN, Role, Source
+from pipeline.releases.words import read_emotion, read_language, read_split
 
 COLUMNS = ("art_style", "painting", "emotion", "utterance", "repetition")
-LINES_PER_ROW = 50
-"""A quoted utterance that runs on for more lines than this was never closed: only its first line is given
-up, so that one stray quote does not swallow the rest of the file."""
-LINE_CHARS = 2**24
-"""A longer line is cut here, read on to its end and rejected: a file may be one line of many gigabytes."""
-UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-_EMOTIONS = frozenset(ALL_EMOTIONS)
+"""Of ArtEmis's release v0."""
+OTHER_IDS = 10**9
+"""Ids of rows that are not in release v0 are larger: their row in the csv is added."""
 _COUNT = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 _VISIBLE = regex.compile(r"[^\p{Z}\p{Cc}\p{Cf}\p{Cs}\p{Default_Ignorable_Code_Point}\u2800]")
 """Any character but white space, formats, fillers, selectors and Braille without dots."""
@@ -43,14 +38,24 @@ class Annotation:
     """One valid annotation."""
 
     artemis_id: int
+    """By which APOLO knows it: its row in release v0, `OTHER_IDS` and more for rows that are not in that; in
+    a csv that is no relative of ArtEmis, its row."""
     art_style: str
+    """Of a picture that is named by its file: the folder or data set that the csv gives, or ""."""
     painting: str
+    """Of a picture that is named by its file: the file's name."""
     emotion: str
     """One of `ALL_EMOTIONS`."""
     utterance: str
     """White space collapsed to single spaces."""
     repetition: int
-    """How many annotations were collected for this artwork."""
+    """How many annotations were collected for this artwork; 0 where the csv has no such column."""
+    row: int = field(default=-1, compare=False)
+    """In the csv, from 0."""
+    image: str = ""
+    """The picture's file as the csv names it, with ``/``; "" where that is ART_STYLE/PAINTING.jpg."""
+    split: str = ""
+    """train | val | test | rest where the csv has a column for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,132 +65,108 @@ class Reject:
     source: str
     """File it came from."""
     row: int
-    """Its row there (the ArtEmis id), or -1 for a whole file or record."""
+    """Its row there, or -1 for a whole file or record."""
     reason: str
     """A short word, to count by."""
     detail: str
     """For people: the value, shortened."""
 
 
-def shown(value: str, limit: int = 80) -> str:
-    """A value for a message: quoted, escaped and not too long."""
-    return repr(value if len(value) <= limit else value[:limit] + "…")
-
-
-def read_csv(path: Path, max_chars: int) -> Iterator[Annotation | Reject]:
+def read_csv(path: Path, max_chars: int, source: Source = PLAIN) -> Iterator[Annotation | Reject]:
     """Stream the csv's rows in order; memory grows only by a 16-byte digest per row (to find duplicates).
 
     An utterance of more than `max_chars` characters is rejected. Reject reasons: unclosed-quote,
-    field-too-long, wrong-field-count, not-utf8, control-character, empty-art-style, empty-painting,
-    unsafe-name, unknown-emotion, empty-utterance, utterance-too-long, bad-repetition, duplicate.
-    Raises `UserError` when the file is missing, empty or UTF-16, or lacks a column.
+    field-too-long, wrong-field-count, not-utf8, undecodable, control-character, empty-art-style,
+    empty-painting, empty-image, unsafe-name, other-language, unknown-emotion, left-out-emotion,
+    unknown-split, empty-utterance, utterance-too-long, bad-repetition, duplicate. Raises `UserError` when the
+    file is missing, empty, in another dialect than `source` says, or lacks a column.
     """
-    try:
-        with path.open("rb") as binary:
-            start = binary.read(4)
-        file = path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
-    except OSError as error:
-        raise UserError(
-            f"the ArtEmis csv {path} cannot be opened ({error.strerror}); "
-            "set paths.artemis in the params file, or draw the built-in gallery first"
-        ) from None
-    with file:
-        if start.startswith(UTF_16_OR_32):
-            raise UserError(f"the ArtEmis csv {path} is UTF-16 or UTF-32; save it as UTF-8")
-        records = _records(_lines(file))
-        order = _column_order(path, next(records, None))
+    with open_csv(path, source) as file:
+        records = read_records(file, source)
+        columns = find_columns(path, check_header(path, next(records, None), source), source)
+        ids = _Ids(columns)
         seen: set[bytes] = set()
-        for artemis_id, fields in enumerate(records):
-            row = _check(fields, order, artemis_id, path.name, max_chars)
+        for number, fields in enumerate(records):
+            artemis_id = ids.next(fields, number)
+            row = _check(fields, columns, (number, artemis_id), path.name, max_chars, source)
             if isinstance(row, Annotation):
                 values = (row.art_style, row.painting, row.emotion, row.utterance, str(row.repetition))
-                text = "\0".join(values)
-                digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+                digest = hashlib.blake2b("\0".join(values).encode(), digest_size=16).digest()
                 if digest in seen:
-                    row = Reject(path.name, artemis_id, "duplicate", shown(row.utterance))
+                    row = Reject(path.name, number, "duplicate", shown(row.utterance))
                 seen.add(digest)
             yield row
 
 
-def _lines(file: TextIO) -> Iterator[str]:
-    """The file's lines with their ends; of one beyond `LINE_CHARS`, its start."""
-    while line := file.readline(LINE_CHARS):
-        rest = line
-        while rest and not rest.endswith(("\n", "\r")):
-            rest = file.readline(LINE_CHARS)
-        yield line
+def read_layout(path: Path, source: Source) -> Columns:
+    """The layout that the csv's header has, and where its columns are. Raises `UserError` as `read_csv`."""
+    with open_csv(path, source) as file:
+        return find_columns(path, check_header(path, next(read_records(file, source), None), source), source)
 
 
-def _records(lines: Iterable[str]) -> Iterator[list[str] | str]:
-    """The csv's records as lists of fields, or the reason why a line is none; blank lines are left out."""
-    source = iter(lines)
-    pending: deque[str] = deque()
-    taken: list[str] = []
-    incomplete = False
+class _Ids:
+    """Which row of release v0 each row is.
 
-    def feed() -> Iterator[str]:
-        """Lines for one record; the csv module asks for another only inside an open quote."""
-        nonlocal incomplete
-        while len(taken) < LINES_PER_ROW:
-            line = pending.popleft() if pending else next(source, None)
-            if line is None:
-                break
-            taken.append(line)
-            yield line
-        incomplete = bool(taken)
+    ArtEmis v2 puts its own rows first and those of release v0 after them, in their order.
+    """
 
-    while True:
-        taken.clear()
-        incomplete = False
-        try:
-            fields = next(csv.reader(feed()), None)
-        except csv.Error:  # a field beyond the csv module's own limit of 128 KiB
-            pending.extendleft(reversed(taken[1:]))
-            yield "field-too-long"
-            continue
-        if incomplete:
-            pending.extendleft(reversed(taken[1:]))
-            yield "unclosed-quote"
-        elif fields is None:
-            return
-        elif len(fields) > 1 or "".join(fields).strip():
-            yield fields
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._column = columns.place.get("version", columns.place.get("anchor"))
+        self._old = ("old",) if "version" in columns.place else ("", "nan")
+        self._count = 0
+        self._is_old = True
 
-
-def _column_order(path: Path, header: list[str] | str | None) -> tuple[int, ...]:
-    """Where each of `COLUMNS` stands; names are compared without case and surrounding white space."""
-    if header is None:
-        raise UserError(f"the ArtEmis csv {path} is empty; expected the columns {', '.join(COLUMNS)}")
-    if isinstance(header, str):
-        raise UserError(f"the ArtEmis csv {path} has no readable header line ({header})")
-    names = [name.strip().lower() for name in header]
-    missing = [column for column in COLUMNS if column not in names]
-    if missing:
-        raise UserError(
-            f"the ArtEmis csv {path} lacks the column(s) {', '.join(missing)}; "
-            f"its header has {', '.join(shown(name) for name in header)}"
-        )
-    return (len(names), *(names.index(column) for column in COLUMNS))
+    def next(self, fields: list[str] | str, row: int) -> int:
+        """The id of the csv's next row."""
+        if self._column is None:
+            return row
+        if len(fields) == self._columns.width and isinstance(fields, list):  # else as the row before it
+            self._is_old = fields[self._column].strip().lower() in self._old
+        if not self._is_old:
+            return OTHER_IDS + row
+        self._count += 1
+        return self._count - 1
 
 
 def _check(
-    fields: list[str] | str, order: tuple[int, ...], artemis_id: int, source: str, max_chars: int
+    fields: list[str] | str,
+    columns: Columns,
+    numbers: tuple[int, int],
+    file: str,
+    max_chars: int,
+    source: Source,
 ) -> Annotation | Reject:
-    """One record as a row, or the first thing that is wrong with it."""
+    """One record as a row, or the first thing that is wrong with it; `numbers`: its row and its id."""
+    number, artemis_id = numbers
     if isinstance(fields, str):
-        return Reject(
-            source, artemis_id, fields, "given up; the rows after this line are counted on from here"
-        )
-    width, *columns = order
-    if len(fields) != width:
-        detail = f"{len(fields)} fields where the header has {width}"
-        return Reject(source, artemis_id, "wrong-field-count", detail)
-    style, painting, emotion, utterance, repetition = (fields[column].strip() for column in columns)
+        return Reject(file, number, fields, "given up; the rows after this line are counted on from here")
+    if len(fields) != columns.width:
+        detail = f"{len(fields)} fields where the header has {columns.width}"
+        return Reject(file, number, "wrong-field-count", detail)
+    values = {role: fields[at].strip() for role, at in columns.place.items()}
+    image = _as_posix(values["image"]) if "image" in values else ""
+    folder, _, painting = image.rpartition("/")
+    style = values.get("art_style", "")
     row = Annotation(
-        artemis_id, style, painting, emotion.lower(), " ".join(utterance.split()), _count(repetition)
+        artemis_id,
+        art_style="/".join(filter(None, (style, folder))) if image else style,
+        painting=painting if "image" in values else values["painting"],
+        emotion=read_emotion(values["emotion"], source.emotion_map) or "",
+        utterance=" ".join(values["utterance"].split()),
+        repetition=_count(values["repetition"]) if "repetition" in values else 0,
+        row=number,
+        image=image,
+        split=read_split(values["split"]) or "" if "split" in values else "",
     )
-    problem = next(_problems(fields, row, repetition, max_chars), None)
-    return row if problem is None else Reject(source, artemis_id, *problem)
+    problem = next(_problems(fields, row, values, max_chars, source), None)
+    return row if problem is None else Reject(file, number, *problem)
+
+
+def _as_posix(image: str) -> str:
+    """A picture's file with ``/``, without drive, root, "." and "..": ``C:\\art\\a.jpg`` -> ``art/a.jpg``."""
+    parts = re.sub(r"^[A-Za-z]:(?=[\\/])", "", image).replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", ".", ".."))
 
 
 def _count(text: str) -> int:
@@ -198,25 +179,50 @@ def _count(text: str) -> int:
 
 
 def _problems(
-    fields: list[str], row: Annotation, repetition: str, max_chars: int
+    fields: list[str], row: Annotation, values: Mapping[Role, str], max_chars: int, source: Source
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with a row, as (reason, detail); `fields` and `repetition` are as the csv has them."""
-    for field in fields:
-        if not field.isprintable():  # false for white space too, but true for nearly all rows, and fast
-            yield from _bad_characters(field)
-    for what, name in (("art-style", row.art_style), ("painting", row.painting)):
-        if not name:
-            yield f"empty-{what}", ""
-        if (why := _unsafe_name(name)) is not None:
-            yield "unsafe-name", f"{shown(name)} {why}"
-    if row.emotion not in _EMOTIONS:
-        yield "unknown-emotion", f"{shown(row.emotion)} is none of {', '.join(ALL_EMOTIONS)}"
+    """What is wrong with a row, as (reason, detail); `fields` are the csv's, `values` those that are used."""
+    for text in fields:
+        if not text.isprintable():  # false for white space too, but true for nearly all rows, and fast
+            yield from _bad_characters(text)
+        elif "\ufffd" in text and source.encoding != PLAIN.encoding:
+            yield "undecodable", f"a byte that is no {source.encoding} in {shown(text)}"
+    if source.language and "language" in values and not read_language(values["language"], source.language):
+        yield "other-language", shown(values["language"])
+    yield from _bad_names(row, values)
+    if not row.emotion:
+        yield _bad_emotion(values["emotion"], source.emotion_map)
+    if not row.split and read_split(values.get("split", "rest")) is None:
+        yield "unknown-split", f"{shown(values['split'])} is none of train, val, test, rest"
     if not _VISIBLE.search(row.utterance):
         yield "empty-utterance", shown(row.utterance) if row.utterance else ""
     if len(row.utterance) > max_chars:
         yield "utterance-too-long", f"{len(row.utterance)} characters, the cap is {max_chars}"
     if row.repetition < 0:
-        yield "bad-repetition", f"{shown(repetition)} is no count of annotations"
+        yield "bad-repetition", f"{shown(values['repetition'])} is no count of annotations"
+
+
+def _bad_names(row: Annotation, values: Mapping[Role, str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the names of a row's picture."""
+    if "image" in values:
+        if not row.image:
+            yield "empty-image", shown(values["image"]) if values["image"] else ""
+        for name in (*row.art_style.split("/"), row.painting):
+            if name and (why := _unsafe_name(name)) is not None:
+                yield "unsafe-name", f"{shown(name)} {why}"
+        return
+    for what, name in (("art-style", row.art_style), ("painting", row.painting)):
+        if not name:
+            yield f"empty-{what}", ""
+        if (why := _unsafe_name(name)) is not None:
+            yield "unsafe-name", f"{shown(name)} {why}"
+
+
+def _bad_emotion(word: str, mapped: Mapping[str, str | None]) -> tuple[str, str]:
+    """Why a word is no emotion."""
+    if read_emotion(word, dict.fromkeys(mapped, ALL_EMOTIONS[0])) is not None:
+        return "left-out-emotion", f"utterances.emotion_map maps {shown(word)} to null"
+    return "unknown-emotion", f"{shown(word)} is none of {', '.join(ALL_EMOTIONS)}"
 
 
 _unsafe_name = functools.lru_cache(maxsize=1024)(unsafe_name)

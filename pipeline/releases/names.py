@@ -43,3 +43,8 @@ def unaccented(text: str) -> str:
     """Letters without their accents."""
     letters = unicodedata.normalize("NFKD", text)
     return "".join(char for char in letters if not unicodedata.combining(char))
+
+
+def shown(value: str, limit: int = 80) -> str:
+    """A value for a message: quoted, escaped and not too long."""
+    return repr(value if len(value) <= limit else value[:limit] + "…")

@@ -16,6 +16,7 @@ CHUNK = 65_536
 """Rows gathered before they become an Arrow batch: Python objects of a whole ArtEmis would need gigabytes."""
 COLUMNS = pa.schema(
     [
+        ("row", pa.int64()),  # of the csv
         ("artemis_id", pa.int64()),
         ("work", pa.int32()),  # position of its name in `Annotations.works`
         ("emotion", pa.string()),
@@ -35,6 +36,10 @@ class Artwork:
     art_style: str
     painting: str
     key: str
+    image: str = ""
+    """Its picture's file as the csv names it; "" where that is ART_STYLE/PAINTING.jpg."""
+    listed: set[str] = dataclasses.field(default_factory=set)
+    """The splits that the csv has for its rows."""
     names: dict[Name, int] = dataclasses.field(default_factory=dict)
     """All names that the csv has for it, each with the largest repetition of its rows."""
     split: str = ""
@@ -74,9 +79,10 @@ def gather(stream: Iterable[Annotation | Reject]) -> Annotations:
         work = rows.works.get(name)
         if work is None:
             key = schema.artwork_key(*name)
-            work = rows.works[name] = Artwork(len(rows.works), *name, key)
+            work = rows.works[name] = Artwork(len(rows.works), *name, key, row.image)
+        work.listed |= {row.split} - {""}
         work.names[name] = max(work.names.get(name, 0), row.repetition)
-        values = (row.artemis_id, work.number, row.emotion, row.utterance, row.repetition)
+        values = (row.row, row.artemis_id, work.number, row.emotion, row.utterance, row.repetition)
         for column, value in zip(pending, values, strict=True):
             column.append(value)
         if len(pending[0]) == CHUNK:

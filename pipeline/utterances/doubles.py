@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.releases import apolo
-from pipeline.releases.artemis import Reject, shown
+from pipeline.releases.artemis import Reject
+from pipeline.releases.names import shown
 from pipeline.utterances.columns import Annotations, Artwork, Name
 
 
@@ -28,6 +29,7 @@ def merge_spellings(rows: Annotations) -> list[dict[str, Any]]:
         for work in works:
             if work is not kept:
                 kept.names |= work.names
+                kept.listed |= work.listed
                 rows.works[work.art_style, work.painting] = kept
                 named = (f"{one.art_style}/{one.painting}" for one in (work, kept))
                 detail = f"{' and '.join(map(ascii, named))} mean one file, {path}"  # they may look the same
@@ -43,7 +45,7 @@ def kept_name(path: str, names: Sequence[Name]) -> Name:
 
 
 def said_twice(table: pa.Table, works: Sequence[Artwork], source: str) -> dict[int, Reject]:
-    """ArtEmis id -> reject, of rows that repeat another once the spellings of their artworks are one.
+    """Row of the csv -> reject, of rows that repeat another once the spellings of their artworks are one.
 
     `table`: of `columns.COLUMNS`, in the order of the csv. `works`: of each name, in the order of the csv.
     """
@@ -55,7 +57,7 @@ def said_twice(table: pa.Table, works: Sequence[Artwork], source: str) -> dict[i
     for row in table.filter(pc.is_in(table["work"], pa.array(merged, pa.int32()))).to_pylist():
         said = (works[row["work"]], row["emotion"], row["utterance"], row["repetition"])
         if said in seen:
-            again[row["artemis_id"]] = Reject(source, row["artemis_id"], "duplicate", shown(row["utterance"]))
+            again[row["row"]] = Reject(source, row["row"], "duplicate", shown(row["utterance"]))
         seen.add(said)
     return again
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from pipeline.common.progress import Meter
 from pipeline.releases.artemis import Reject
-from pipeline.releases.wikiart import BadImage, find, probe_picture, verify_picture
+from pipeline.releases.picture_folder import PictureFolder
+from pipeline.releases.wikiart import BadImage, probe_picture, verify_picture
 from pipeline.utterances.columns import Artwork
 
 if TYPE_CHECKING:
-    from pipeline.utterances.step import UtterancesParams
+    from pipeline.utterances.params import UtterancesParams
 
 AT_ONCE = 512
 """Pictures handed to the threads at a time."""
@@ -21,7 +22,7 @@ AT_ONCE = 512
 
 def find_pictures(works: Sequence[Artwork], wikiart: Path) -> None:
     """Fill in every artwork's path, or its problem."""
-    _on_threads(works, partial(_find_picture, wikiart=wikiart))
+    _on_threads(works, partial(_find_picture, pictures=PictureFolder(wikiart)))
 
 
 def check_pictures(works: Sequence[Artwork], wikiart: Path, params: "UtterancesParams") -> None:
@@ -42,13 +43,13 @@ def _on_threads(works: Sequence[Artwork], do: Callable[[Artwork], None], meter: 
                 meter.add(len(part))
 
 
-def _find_picture(work: Artwork, wikiart: Path) -> None:
+def _find_picture(work: Artwork, pictures: PictureFolder) -> None:
     try:
-        path = find(wikiart, work.art_style, work.painting)
+        path = pictures.find(work.art_style, work.painting, work.image)
     except BadImage as error:
         _reject(work, error)
     else:
-        work.path = path.relative_to(wikiart).as_posix()
+        work.path = path.relative_to(pictures.root).as_posix()
 
 
 def _check_picture(work: Artwork, wikiart: Path, params: "UtterancesParams") -> None:

@@ -1,4 +1,5 @@
-"""Which split an artwork is in: by APOLO's index files where there are any, else ArtEmis's random split."""
+"""Which split an artwork is in: by the csv or APOLO's index files where they say, else ArtEmis's random
+split."""
 
 from collections.abc import Collection, Mapping
 
@@ -17,8 +18,8 @@ def assign_splits(
 
     Args:
         repetitions: each artwork's annotation count.
-        listed: the splits that the index files give an artwork's rows; the strictest counts, and an artwork
-            without any goes to rest. None: there are no index files.
+        listed: the splits that the csv, or the index files, give an artwork's rows; the strictest counts, and
+            an artwork without any goes to rest. None: neither says.
         fractions, seed, rest_repetition: of the random split, see `artemis.split_artworks`.
     """
     if listed is None:

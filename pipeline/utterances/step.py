@@ -12,75 +12,43 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pydantic
-from pydantic import Field
 
 from pipeline.common import schema
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_atomic, write_parquet
 from pipeline.common.lock import writes
-from pipeline.common.params import STRICT, Paths
+from pipeline.common.params import Paths
 from pipeline.common.sums import write_sums
-from pipeline.releases import apolo, artemis
-from pipeline.releases.artemis import Reject
+from pipeline.releases import apolo, apolo_ids
+from pipeline.releases.artemis import Reject, read_layout
+from pipeline.releases.layouts import Columns
 from pipeline.releases.names import plain_name
-from pipeline.releases.wikiart import MAX_PIXELS, PILLOW_CEILING
 from pipeline.utterances.columns import COLUMNS, Annotations, Artwork, gather
 from pipeline.utterances.doubles import keep_equal_files_together, merge_spellings, said_twice
+from pipeline.utterances.params import UtterancesParams
 from pipeline.utterances.pictures import check_pictures, find_pictures
 from pipeline.utterances.splits import assign_splits
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class UtterancesParams:
-    """What counts as a usable row and picture, and how artworks are split and sharded."""
-
-    num_shards: Annotated[int, Field(gt=0, le=100_000)] = 8
-    """Shards of later steps. SAM's embeddings decide: 2 MiB an artwork; 256-512 MiB a shard is handy."""
-    max_chars: Annotated[int, Field(gt=0)] = 2000
-    """Longer utterances are rejected."""
-    max_pixels: Annotated[int, Field(gt=0, le=PILLOW_CEILING)] = MAX_PIXELS
-    """Pictures with more pixels are rejected, from their header."""
-    min_side: Annotated[int, Field(gt=0)] = 16
-    """Pictures with a shorter side, in pixels, are rejected: nothing can be seen in them."""
-    max_aspect: Annotated[float, Field(gt=1)] = 32.0
-    """Pictures with a larger ratio of long to short side are rejected: a line in SAM's frame."""
-    verify: Literal["decode", "header"] = "decode"
-    """Decode every picture, which finds damaged and equal files now, and hash it, which tells later steps
-    when it changed; or trust the headers (later steps find damage, and see a change only where it changes
-    the file's size)."""
-    fractions: tuple[float, float, float] = (0.85, 0.05, 0.10)
-    """Train, val and test share of the artworks where APOLO has no index files. ArtEmis's default; the
-    paper's "85/5/15" sums to 105 %."""
-    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 2021
-    """Of that split; ArtEmis's."""
-    rest_repetition: Annotated[int, Field(ge=0)] = 41
-    """Without index files, artworks with this many annotations or more go to split "rest", as in ArtEmis's
-    preprocessing for neural speakers (701 of them were annotated to study coverage); 0 for none."""
-
-    def __post_init__(self) -> None:
-        """Refuse shares that are no partition."""
-        if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-9:
-            raise ValueError(f"fractions {self.fractions} must be three shares that sum to 1")
 
 
 @writes(lambda paths, *_: [paths.step("utterances")])
 def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     """Write ``data/utterances/{utterances,artworks,rejects,doubles}.parquet``; returns the counts.
 
-    Splits come from APOLO's index files where there are any, else as in ArtEmis, from the csv alone, so that
-    a missing picture moves nobody. An artwork that APOLO evaluates is never in train: it moves to its APOLO
-    split. (Giving up the items instead would change the denominator of every published score; giving up
-    training rows changes nothing that is compared.) All names of a file, and all equal files, are in one
-    split. Raises `UserError` when nothing is left, or an input file has no usable form.
+    Splits come from the csv's own column where it has one, or from APOLO's index files, else as in ArtEmis,
+    from the names alone, so that a missing picture moves nobody. An artwork that APOLO evaluates is never in
+    train: it moves to its APOLO split. (Giving up the items instead would change the denominator of every
+    published score; giving up training rows changes nothing that is compared.) All names of a file, and all
+    equal files, are in one split. Raises `UserError` when nothing is left, an input file has no usable form,
+    or APOLO's ids are rows of another csv.
     """
-    rows = gather(artemis.read_csv(paths.artemis, params.max_chars))
+    columns = read_layout(paths.artemis, params)
+    rows = gather(apolo_ids.read_annotations(paths.artemis, paths.apolo, params.max_chars, params))
     find_pictures(list(rows.works.values()), paths.wikiart)
     doubles = merge_spellings(rows)
     num_merged = len(doubles)
@@ -91,6 +59,7 @@ def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     if not kept.num_rows:
         raise UserError(_nothing_left(paths, rejects, works, rows.count))
     num_items, num_moved, item_rejects = _protect_apolo(kept, works, paths.apolo)
+    apolo_ids.check_ids(paths.artemis, paths.apolo, params, num_items + len(item_rejects), item_rejects)
     num_together, equal = keep_equal_files_together(works)
     doubles += equal
     files = [work.problem for work in works if work.problem is not None]
@@ -103,8 +72,10 @@ def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     write_parquet(out / "rejects.parquet", _reject_table(every_reject))
     write_parquet(out / "doubles.parquet", pa.Table.from_pylist(doubles, schema.DOUBLES))
     write_sums(out, ("utterances.parquet", "artworks.parquet", "rejects.parquet", "doubles.parquet"))
+    _tell_layout(columns, paths.artemis)
     _tell_doubles(doubles, out)
     return {
+        "layout": columns.layout,
         "rows_in": rows.count,
         "rows_kept": kept.num_rows,
         "rows_rejected": len(rejects),
@@ -124,6 +95,14 @@ def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     }
 
 
+def _tell_layout(columns: Columns, csv: Path) -> None:
+    """Say on stderr how a csv was read that is not ArtEmis's first release."""
+    if columns.layout != "artemis":
+        named = ", ".join(f"{role} from {name}" for role, name in columns.names.items())
+        split = "; splits are the csv's own" if "split" in columns.place else ""
+        print(f"utterances: {csv} read as {columns.layout}: {named}{split}", file=sys.stderr)
+
+
 def _tell_doubles(doubles: Sequence[dict[str, Any]], out: Path) -> None:
     """Say on stderr how many names or files are one picture, with an example of each kind."""
     kinds = {
@@ -139,25 +118,24 @@ def _tell_doubles(doubles: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def _assign_splits(rows: Annotations, apolo_folder: Path, params: UtterancesParams) -> None:
-    """Give every artwork its split: APOLO's index files where there are any, else ArtEmis's random split.
+    """Give every artwork its split: the csv's, or by APOLO's index files, else ArtEmis's random split.
 
-    With index files, an artwork takes the strictest split of its rows; one with no row in them goes to rest.
-    Every name of the csv takes part in the random split, whatever pictures there are; an artwork with several
-    takes the strictest.
+    Where rows have a split, or are listed, an artwork takes the strictest split of its rows; one without goes
+    to rest. Every name of the csv takes part in the random split, whatever pictures there are; an artwork
+    with several takes the strictest.
     """
-    index = apolo.load_index(apolo_folder)
     works = list(rows.works.values())
-    listed: dict[Artwork, set[str]] = {}
+    own = any(work.listed for work in works)
+    index = None if own else apolo.load_index(apolo_folder)
     for batch in rows.batches if index else ():
         for artemis_id, number in zip(
             batch["artemis_id"].to_pylist(), batch["work"].to_pylist(), strict=True
         ):
             if index and artemis_id in index:
-                listed.setdefault(works[number], set()).add(index[artemis_id])
-    by_name = {name: listed.get(work, set()) for name, work in rows.works.items()}
+                works[number].listed.add(index[artemis_id])
     splits = assign_splits(
         {name: work.names[name] for name, work in rows.works.items()},
-        None if index is None else by_name,
+        {name: work.listed for name, work in rows.works.items()} if own or index is not None else None,
         params.fractions,
         params.split_seed,
         params.rest_repetition,
@@ -172,13 +150,13 @@ def _divide(rows: Annotations, source: str) -> tuple[pa.Table, list[Reject]]:
     table = pa.Table.from_batches(rows.batches, COLUMNS)
     again = said_twice(table, works, source)
     usable = pa.array([work.problem is None for work in works], pa.bool_()).take(table["work"])
-    new = pc.invert(pc.is_in(table["artemis_id"], pa.array(list(again), pa.int64())))
+    new = pc.invert(pc.is_in(table["row"], pa.array(list(again), pa.int64())))
     kept, lost = table.filter(pc.and_(usable, new)), table.filter(pc.and_(pc.invert(usable), new))
     rejects = [*rows.rejects, *again.values()]
-    for artemis_id, number in zip(lost["artemis_id"].to_pylist(), lost["work"].to_pylist(), strict=True):
+    for row, number in zip(lost["row"].to_pylist(), lost["work"].to_pylist(), strict=True):
         problem = works[number].problem
         if problem is not None:
-            rejects.append(Reject(source, artemis_id, problem.reason, problem.source))
+            rejects.append(Reject(source, row, problem.reason, problem.source))
     if kept.num_rows + len(rejects) != rows.count:
         raise AssertionError(f"{rows.count} rows in, but {kept.num_rows} kept and {len(rejects)} rejected")
     keys = pa.array([work.key for work in works], pa.string()).take(kept["work"])

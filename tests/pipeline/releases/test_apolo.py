@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.common import schema
 from pipeline.common.errors import UserError
-from pipeline.releases import apolo, apolo_arrays, artemis
+from pipeline.releases import apolo, apolo_arrays, apolo_ids, artemis
 
 ROWS = [  # (painting, emotion, utterance); the row number is the ArtEmis id
     ("anna_mill", "awe", "so grand"),
@@ -159,7 +159,7 @@ def test_items_by_the_csv_alone_are_those_by_the_tables(real_art: Path) -> None:
     wanted, _ = apolo.load_items(
         real_art / "apolo", *tables([(r.painting, r.emotion, r.utterance) for r in rows])
     )
-    found, rejects = apolo.load_items_of_csv(real_art / "apolo", csv)
+    found, rejects = apolo_ids.load_items_of_csv(real_art / "apolo", csv)
     assert not rejects
     assert len({item.key for item in found}) == 7  # keys hold the art style, which the tables made up
     for item in (*wanted, *found):
@@ -175,5 +175,5 @@ def test_ids_under_several_spellings_of_a_painting_are_one_item(tmp_path: Path) 
         "S,cafe\u0301,awe,two,2",
     ]
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    items, rejects = apolo.load_items_of_csv(folder, tmp_path / "a.csv")
+    items, rejects = apolo_ids.load_items_of_csv(folder, tmp_path / "a.csv")
     assert not rejects and items[0].utterances == ("one", "two")
