@@ -202,8 +202,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class GalleryParams:
     """The built-in stand-in for ArtEmis, WikiArt and APOLO."""
 
-    artworks: Annotated[int, Field(gt=0)] = 600
-    """How many artworks to draw."""
+    artworks: Annotated[int, Field(ge=0)] = 600
+    """How many artworks to draw; 0: the stage draws none, for params of other data."""
     seed: Annotated[int, Field(ge=0)] = 7
     """Of the pictures and the words. The backbones are trained on seeds from 1,000,000 upwards."""
     shortest_side: Annotated[int, Field(ge=96)] = 320

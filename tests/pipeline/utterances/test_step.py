@@ -1,5 +1,6 @@
 """Step utterances: every csv row is kept or rejected with its reason, splits never leak."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,8 +14,10 @@ from PIL import Image
 from pipeline.common import schema
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
-from pipeline.common.params import Paths
-from pipeline.utterances.step import UtterancesParams, build_utterances
+from pipeline.common.params import Paths, load_params
+from pipeline.utterances.params import UtterancesParams
+from pipeline.utterances.step import build_utterances
+from tests.imports import ROOT
 
 PAINTINGS = [f"anna_mill-{i}" for i in range(10)]
 
@@ -267,14 +270,13 @@ def test_fractions_must_be_a_partition(fractions: tuple[float, float, float]) ->
         UtterancesParams(fractions=fractions)
 
 
-def test_real_art(tmp_path: Path, real_art: Path) -> None:
-    paths = Paths(
-        artemis=real_art / "artemis" / "artemis_dataset_release_v0.csv",
-        wikiart=real_art / "wikiart",
-        apolo=real_art / "apolo",
-        data=tmp_path,
-    )
-    metrics = build_utterances(paths, UtterancesParams())
+def test_real_art(tmp_path: Path, real_art: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the params file for them: seven paintings in the releases' layouts."""
+    monkeypatch.chdir(ROOT)
+    file = ROOT / "tests" / "real_art.yaml"
+    paths = dataclasses.replace(load_params(file, "paths", Paths), data=tmp_path)
+    assert real_art.resolve() in paths.artemis.resolve().parents
+    metrics = build_utterances(paths, load_params(file, "utterances", UtterancesParams))
     assert (metrics["rows_in"], metrics["rows_kept"], metrics["artworks_kept"]) == (34, 34, 7)
     assert metrics["apolo_items"] == 18
     assert "train" not in metrics["artwork_splits"]  # APOLO evaluates all seven
