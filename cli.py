@@ -60,6 +60,14 @@ class Backbone(enum.StrEnum):
     vinvl = "vinvl"
 
 
+class InitPreset(enum.StrEnum):
+    """The models of a new params file."""
+
+    artemis = "artemis"
+    photos = "photos"
+    tiny = "tiny"
+
+
 class BenchWhat(enum.StrEnum):
     """What `bench` measures."""
 
@@ -549,6 +557,42 @@ def fetch(
     listed = {"files": [one.as_json() for one in found], "by_hand": hand}
     text = order_text(order, hand) if dry_run else fetched_text(found)
     return _answer(listed, as_json, lambda _: text, code=int(bool(hand) and not dry_run))
+
+
+@command()
+def init(
+    images: Annotated[Path, typer.Option(help="Folder of pictures: of art styles, of data sets, or flat.")],
+    artemis: Annotated[
+        Path | None,
+        typer.Option(
+            help="Who felt what: the csv of ArtEmis, a relative, or any with picture, emotion, words."
+        ),
+    ] = None,
+    apolo: Annotated[Path | None, typer.Option(help="APOLO release, for scoring.")] = None,
+    preset: Annotated[
+        InitPreset | None, typer.Option(help="Models: the official ones, or tiny; default: by the csv.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Params file to write; default: named after the csv.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a params file that is there.")] = False,
+    as_json: Json = False,
+) -> Answer:
+    """Write a params file for your own csv and pictures; then `doctor` and `plan` of it."""
+    from pipeline.init.write import init_csv, init_pictures
+
+    chosen = preset.value if preset else None
+    if artemis is None:
+        file, text = init_pictures(images, chosen, out, force)
+        return _answer({"params": str(file), "text": text}, as_json, lambda _: text)
+    file, text = init_csv(artemis, images, apolo, chosen, out, force)
+    print(f"{text}\n", file=sys.stderr, flush=True)
+    from model.bench.plan import plan_training  # slow to import: after the first word
+    from model.metrics.text import find_java
+    from pipeline.init.follow_up import follow_up
+
+    values, rest = follow_up(file, find_java, plan_training)
+    return _answer({"params": str(file), "text": text, **values}, as_json, lambda _: rest)
 
 
 @command("pretrain-tiny")

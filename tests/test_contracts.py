@@ -24,7 +24,7 @@ PIPELINE_FLOORS = (
     ("features", "regions", "similarity", "shards"),
     ("plan", "shard_stats", "export_masks"),
     ("doctor",),
-    ("fetch",),
+    ("fetch", "init"),
 )
 MODEL_FLOORS = (
     ("metrics",),
