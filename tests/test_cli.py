@@ -45,6 +45,7 @@ def test_help_answers_without_the_heavy_imports() -> None:
         "plan",
         "doctor",
         "fetch",
+        "init",
         "pretrain-tiny",
     ],
 )

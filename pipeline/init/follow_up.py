@@ -1,14 +1,19 @@
 """What stands in the way of a new params file, and what its run will take: `doctor`, then `plan`."""
 
 import dataclasses
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.doctor.examine import examine, failed, findings_text
+from pipeline.doctor.finding import Finding
 from pipeline.plan.plan import TrainPlan, make_plan, plan_text
+
+FETCH = re.compile(r"cli\.py fetch ([\w-]+) --params")
+"""The command in a finding's way out."""
 
 
 def follow_up(file: Path, java: Callable[[], Path], train: TrainPlan | None) -> tuple[dict[str, Any], str]:
@@ -30,9 +35,15 @@ def follow_up(file: Path, java: Callable[[], Path], train: TrainPlan | None) -> 
         text = plan_text(values["plan"])
     except (UserError, RunFailed) as error:
         text = f"no plan yet: {error}"
-    first = f"python cli.py build-pseudo-masks --params {file}"
-    if failed(findings):
-        ways = [finding.way_out for finding in findings if finding.status == "fail" and finding.way_out]
-        again = f"python cli.py doctor --params {file}"
-        first = "\n".join([*dict.fromkeys(ways), again, first])
-    return values, f"{text}\n\nNext:\n{first}"
+    return values, "\n".join([text, "", "Next:", *_next(file, findings)])
+
+
+def _next(file: Path, findings: Sequence[Finding]) -> list[str]:
+    """The commands that bring what is missing, and the first step's."""
+    steps = [f"python cli.py build-pseudo-masks --params {file}"]
+    if not failed(findings):
+        return steps
+    names = dict.fromkeys(name for finding in findings for name in FETCH.findall(finding.way_out or ""))
+    fetch = [f"python cli.py fetch {' '.join(names)} --params {file}"] if names else []
+    tiny = ["(or, to try the steps without: init again, with --preset tiny --force)"] if names else []
+    return [*fetch, *tiny, f"python cli.py doctor --params {file}   # until it says 0 fail", *steps]

@@ -5,13 +5,14 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from pipeline.common.emotions import ALL_EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.init.columns import SUGGESTED, guess_columns
 from pipeline.init.dialect import Sample, sniff_csv
 from pipeline.init.pictures import Pictures, find_folder
-from pipeline.releases.apolo_json import read_records
+from pipeline.releases.apolo_ids import load_items_of_csv
 from pipeline.releases.artemis import Annotation, Reject, read_csv, read_layout
 from pipeline.releases.csv_rows import escaped
 from pipeline.releases.layouts import LAYOUTS
@@ -23,6 +24,7 @@ ROWS = 5000
 """Of the csv, read to see what is in it; its end can be different."""
 MAX_CHARS = 2000
 """As `UtterancesParams.max_chars`."""
+ROLES: tuple[Role, ...] = get_args(Role)
 SHOWN = 8
 """Words listed in a line."""
 
@@ -70,7 +72,7 @@ def understand(csv: Path, images: Path, apolo: Path | None) -> Understood:
         ("emotions", _emotions_text(kept, mapped, unknown)),
         *([("languages", _languages_text(languages, source))] if languages else []),
         ("pictures", _pictures_text(pictures)),
-        ("apolo", _apolo_text(apolo)),
+        ("apolo", _apolo_text(apolo, csv, source)),
     ]
     return Understood(csv, source, pictures, unknown, lines)
 
@@ -104,7 +106,8 @@ def _dialect_text(sample: Sample) -> str:
 
 def _columns_text(csv: Path, source: Source) -> str:
     columns = read_layout(csv, source)
-    used = [role if role == name.lower() else f"{role} from {name}" for role, name in columns.names.items()]
+    named = [(role, columns.names[role]) for role in ROLES if role in columns.names]
+    used = [role if role == name.lower() else f"{role} from {name}" for role, name in named]
     ignored = columns.width - len(set(columns.place.values()))
     return ", ".join(used) + f"; {ignored} not used" * bool(ignored)
 
@@ -143,13 +146,15 @@ def _pictures_text(pictures: Pictures) -> str:
     return f"{text}; {pictures.missing}" if pictures.missing else text
 
 
-def _apolo_text(apolo: Path | None) -> str:
+def _apolo_text(apolo: Path | None, csv: Path, source: Source) -> str:
+    """How many of APOLO's items the csv has the words of. `UserError` where its ids are of another csv."""
     if apolo is None:
         return "none: everything up to training runs; scoring needs one (--apolo)"
-    file = apolo / "apolo.json"
-    if not file.is_file():
+    if not (apolo / "apolo.json").is_file():
         raise UserError(f"--apolo {apolo} has no apolo.json; name the folder of the APOLO release")
-    return f"{apolo}: {len(read_records(file))} items"
+    items, rejects = load_items_of_csv(apolo, csv, source)
+    text = f"{apolo}: {len(items)} of {len(items) + len(rejects)} items found in the csv"
+    return f"{text}; left out: {_counts(Counter(reject.reason for reject in rejects))}" if rejects else text
 
 
 def _counts(counts: Counter[str]) -> str:

@@ -91,9 +91,10 @@ def check_ids(csv: Path, apolo: Path, source: Source, records: int, rejects: lis
     exact = layout in (*NUMBERED, *FOREIGN) or known_ids(csv, apolo, source) is not None
     if len(wrong) <= (TOLERATED * records if exact else 0):
         return
+    example = wrong[0].detail.partition("; are the csv")[0]
     raise UserError(
         f"{len(wrong)} of the {records} records of {apolo / 'apolo.json'} have ids that are other rows of "
-        f"{csv} (layout {layout}), for example {wrong[0].detail}. APOLO numbers the rows of ArtEmis's "
+        f"{csv} (layout {layout}), for example {example}. APOLO numbers the rows of ArtEmis's "
         f"release v0: put its {RELEASE} into {apolo}, and they are found by what they say; or set "
         "paths.apolo to another folder"
     )
