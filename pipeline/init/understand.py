@@ -5,7 +5,6 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 from pipeline.common.emotions import ALL_EMOTIONS
 from pipeline.common.errors import UserError
@@ -24,7 +23,6 @@ ROWS = 5000
 """Of the csv, read to see what is in it; its end can be different."""
 MAX_CHARS = 2000
 """As `UtterancesParams.max_chars`."""
-ROLES: tuple[Role, ...] = get_args(Role)
 SHOWN = 8
 """Words listed in a line."""
 
@@ -106,10 +104,8 @@ def _dialect_text(sample: Sample) -> str:
 
 def _columns_text(csv: Path, source: Source) -> str:
     columns = read_layout(csv, source)
-    named = [(role, columns.names[role]) for role in ROLES if role in columns.names]
-    used = [role if role == name.lower() else f"{role} from {name}" for role, name in named]
     ignored = columns.width - len(set(columns.place.values()))
-    return ", ".join(used) + f"; {ignored} not used" * bool(ignored)
+    return str(columns) + f"; {ignored} not used" * bool(ignored)
 
 
 def _rows_text(rows: Sequence[Annotation | Reject]) -> str:

@@ -192,7 +192,7 @@ def _problems(
     yield from _bad_names(row, values)
     if not row.emotion:
         yield _bad_emotion(values["emotion"], source.emotion_map)
-    if not row.split and read_split(values.get("split", "rest")) is None:
+    if "split" in values and not row.split:
         yield "unknown-split", f"{shown(values['split'])} is none of train, val, test, rest"
     if not _VISIBLE.search(row.utterance):
         yield "empty-utterance", shown(row.utterance) if row.utterance else ""

@@ -8,6 +8,7 @@ Sources: ArtEmis (Achlioptas et al., CVPR 2021) and its preprocessing script; Ar
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from pipeline.common.errors import UserError
 from pipeline.releases.names import shown
@@ -67,6 +68,11 @@ class Columns:
     """Role -> which field."""
     names: Mapping[Role, str]
     """Role -> the header's name for it."""
+
+    def __str__(self) -> str:
+        """The columns that are used, for people."""
+        named = [(role, self.names[role]) for role in get_args(Role) if role in self.names]
+        return ", ".join(role if role == name.lower() else f"{role} from {name}" for role, name in named)
 
 
 def guess_layout(names: Collection[str]) -> LayoutName:

@@ -47,6 +47,8 @@ def plain_word(word: str) -> str:
 
 def read_emotion(word: str, mapped: Mapping[str, str | None]) -> str | None:
     """The emotion that a csv's word means, by the user's map or else by its own name; None for no emotion."""
+    if not mapped and word in _EMOTIONS:
+        return word
     plain = plain_word(word)
     if mapped:
         for key, value in mapped.items():

@@ -98,9 +98,8 @@ def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
 def _tell_layout(columns: Columns, csv: Path) -> None:
     """Say on stderr how a csv was read that is not ArtEmis's first release."""
     if columns.layout != "artemis":
-        named = ", ".join(f"{role} from {name}" for role, name in columns.names.items())
         split = "; splits are the csv's own" if "split" in columns.place else ""
-        print(f"utterances: {csv} read as {columns.layout}: {named}{split}", file=sys.stderr)
+        print(f"utterances: {csv} read as {columns.layout}: {columns}{split}", file=sys.stderr)
 
 
 def _tell_doubles(doubles: Sequence[dict[str, Any]], out: Path) -> None:
