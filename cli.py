@@ -317,11 +317,14 @@ def score(
         return _answer(_stage("score", read), as_json, lambda _: table.read_text(encoding="utf-8"))
     from model.score import external_maps, protocol_check
     from model.score.params import ScoreParams
+    from pipeline.utterances.params import UtterancesParams
 
+    source = read.section("utterances", UtterancesParams)
     arguments = (apolo or paths.apolo, split or "test", paths, read.section("score", ScoreParams))
     if maps is None:
-        return _answer(protocol_check.check_protocol(*arguments), as_json, protocol_check.protocol_text)
-    found = external_maps.score_external_maps(maps, *arguments, allow_missing)
+        checked = protocol_check.check_protocol(*arguments, source=source)
+        return _answer(checked, as_json, protocol_check.protocol_text)
+    found = external_maps.score_external_maps(maps, *arguments, allow_missing, source)
     return _answer(found, as_json, external_maps.scores_text)
 
 

@@ -24,6 +24,7 @@ from pipeline.common.fingerprint import as_json
 from pipeline.common.params import Paths
 from pipeline.releases.apolo import ApoloItem
 from pipeline.releases.names import plain_name
+from pipeline.releases.source import PLAIN, Source
 
 SUFFIXES = {".npy": decode_npy, ".png": decode_png}
 NAMED = 20
@@ -117,7 +118,13 @@ def _refusal(why: str) -> Callable[[str], np.ndarray]:
 
 
 def score_external_maps(
-    maps: Path, apolo: Path, split: str, paths: Paths, params: ScoreParams, allow_missing: bool = False
+    maps: Path,
+    apolo: Path,
+    split: str,
+    paths: Paths,
+    params: ScoreParams,
+    allow_missing: bool = False,
+    source: Source = PLAIN,
 ) -> dict[str, Any]:
     """Score anyone's maps (any size, any range) by the APOLO protocol.
 
@@ -131,6 +138,7 @@ def score_external_maps(
         paths: where the ArtEmis csv lies, or the tables of the utterances step.
         params: the protocol.
         allow_missing: leave items without a map out of the denominator; the row is marked by ``left_out``.
+        source: how that csv is read.
 
     Returns:
         The row and, by name, items without a map ("missing", IoU 0 or left out), maps of no item ("extra"),
@@ -141,13 +149,8 @@ def score_external_maps(
         UserError: the maps, the items or the release cannot be read, or no map is named after an item.
     """
     named = open_maps(maps)
-    items, every, notes = read_released_items(apolo, split, paths)
-    if not any(named.has(item) for item in items):
-        wrong = next(iter(named.readers.values()))[0]
-        raise UserError(
-            f"none of the {len(named.readers)} maps in {maps} is named after one of the {len(items)} {split} "
-            f"items: expected names like {item_name(items[0])}, found {wrong}"
-        )
+    items, every, notes = read_released_items(apolo, split, paths, source)
+    _require_one(named, items, maps, split)
     flagged: dict[str, str] = {}
     broken: dict[str, str] = {}
     method = Method(named.title, _reader(named, params, flagged, broken))
@@ -173,6 +176,16 @@ def score_external_maps(
         "flagged": [f"{name}: {flagged[name]}" for name in names if name in flagged],
         "problems": notes + _unusable(names, table) + _unusable_val(broken, names),
     }
+
+
+def _require_one(named: NamedMaps, items: Sequence[ApoloItem], maps: Path, split: str) -> None:
+    """Raise `UserError` where no map is of any item."""
+    if not any(named.has(item) for item in items):
+        wrong = next(iter(named.readers.values()))[0]
+        raise UserError(
+            f"none of the {len(named.readers)} maps in {maps} is named after one of the {len(items)} {split} "
+            f"items: expected names like {item_name(items[0])}, found {wrong}"
+        )
 
 
 def _reader(

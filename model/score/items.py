@@ -10,6 +10,7 @@ from pipeline.common.params import Paths
 from pipeline.common.tables import table_file
 from pipeline.releases.apolo import ApoloItem, load_items
 from pipeline.releases.apolo_ids import load_items_of_csv
+from pipeline.releases.source import PLAIN, Source
 
 ApoloItems = tuple[list[ApoloItem], list[ApoloItem], list[str]]
 """(items of the split, items of both splits, what is wrong with others)."""
@@ -31,14 +32,14 @@ def read_items(apolo: Path, split: str, paths: Paths) -> ApoloItems:
     return find_items(apolo, split, *read_tables(paths))
 
 
-def read_released_items(apolo: Path, split: str, paths: Paths) -> ApoloItems:
+def read_released_items(apolo: Path, split: str, paths: Paths, source: Source = PLAIN) -> ApoloItems:
     """The items by the ArtEmis csv alone: no picture is needed, and none can be left out for its picture.
 
     Without the csv, as `read_items`. `UserError` without any item.
     """
     if not paths.artemis.is_file():
         return read_items(apolo, split, paths)
-    every, rejects = load_items_of_csv(apolo, paths.artemis)
+    every, rejects = load_items_of_csv(apolo, paths.artemis, source)
     return _of_split(apolo, split, every, [f"{reject.reason}: {reject.detail}" for reject in rejects])
 
 

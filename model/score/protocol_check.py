@@ -21,6 +21,7 @@ from model.score.score_masks import in_threads, read_truth
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.releases.apolo import ApoloItem
+from pipeline.releases.source import PLAIN, Source
 
 COLUMNS = ("seg_pr25", "seg_pr50", "box_pr25", "box_pr50")
 SWITCHES: tuple[tuple[bool, Boxes], ...] = ((True, "components"), (True, "single"), (False, "components"))
@@ -41,7 +42,12 @@ PRINTED = Published()
 
 
 def check_protocol(
-    apolo: Path, split: str, paths: Paths, params: ScoreParams, published: Published = PRINTED
+    apolo: Path,
+    split: str,
+    paths: Paths,
+    params: ScoreParams,
+    published: Published = PRINTED,
+    source: Source = PLAIN,
 ) -> dict[str, Any]:
     """Count what the all-ones prediction gets right, by the params' protocol and by every other switch.
 
@@ -49,7 +55,7 @@ def check_protocol(
     where the items are not as many test items as the published), ``switches`` (those that meet the published
     counts), ``verdict`` (a sentence) and ``problems``. Raises `UserError` without items.
     """
-    items, _, notes = read_released_items(apolo, split, paths)
+    items, _, notes = read_released_items(apolo, split, paths, source)
     judged = in_threads(lambda item: _ious(item, params), items)
     ious = np.array([row for row in judged if not isinstance(row, str)]).reshape(-1, 1 + len(SWITCHES))
     problems = [

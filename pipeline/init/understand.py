@@ -89,8 +89,10 @@ def _none_kept(csv: Path, rows: Sequence[Annotation | Reject]) -> str:
         return f"--artemis {csv} has a header and no rows"
     reasons = Counter(row.reason for row in rejects)
     example = next(row for row in rejects if row.reason == reasons.most_common(1)[0][0])
+    words = example.reason == "unknown-emotion"
+    way = "; other words go into utterances.emotion_map of a params file (docs/your_data.md)" if words else ""
     first = f"row {example.row}: {example.detail}"
-    return f"none of the first {len(rows)} rows of {csv} can be used: {_counts(reasons)}; {first}"
+    return f"none of the first {len(rows)} rows of {csv} can be used: {_counts(reasons)}; {first}{way}"
 
 
 def _dialect_text(sample: Sample) -> str:

@@ -62,6 +62,8 @@ def wrong_bytes(start: bytes, encoding: str) -> str | None:
     for magic, what in MAGIC.items():
         if start.startswith(magic):
             return what
+    if start.lstrip().startswith((b"{", b"[")):
+        return "JSON; write it as csv, such as by pandas.read_json(FILE).to_csv(CSV, index=False)"
     found, name = unicode_of(start), codecs.lookup(encoding).name
     if name in ("utf-16", "utf-32") and found != name:
         return f"no {name} with a byte-order mark; set utterances.encoding to {found or 'utf-8'}"

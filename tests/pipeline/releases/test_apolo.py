@@ -12,6 +12,7 @@ import pytest
 from pipeline.common import schema
 from pipeline.common.errors import UserError
 from pipeline.releases import apolo, apolo_arrays, apolo_ids, artemis
+from pipeline.releases.source import Source
 
 ROWS = [  # (painting, emotion, utterance); the row number is the ArtEmis id
     ("anna_mill", "awe", "so grand"),
@@ -177,3 +178,15 @@ def test_ids_under_several_spellings_of_a_painting_are_one_item(tmp_path: Path) 
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     items, rejects = apolo_ids.load_items_of_csv(folder, tmp_path / "a.csv")
     assert not rejects and items[0].utterances == ("one", "two")
+
+
+def test_items_by_a_csv_in_another_dialect(tmp_path: Path) -> None:
+    """For those who only score: the csv is read as params say."""
+    folder = release(tmp_path, [record("mill", (0, 1))], ("mill_awe",))
+    text = "style;art_style;painting;emotion;utterance;repetition\nx;S;mill;awe;one;2\nx;S;mill;awe;two;2\n"
+    (tmp_path / "a.csv").write_text(text, encoding="utf-16")
+    source = Source(delimiter=";", encoding="utf-16")
+    items, rejects = apolo_ids.load_items_of_csv(folder, tmp_path / "a.csv", source)
+    assert [item.utterances for item in items] == [("one", "two")] and rejects == []
+    with pytest.raises(UserError, match="utf-16"):
+        apolo_ids.load_items_of_csv(folder, tmp_path / "a.csv")

@@ -213,6 +213,7 @@ def test_a_dialect_is_said_with_the_way_to_read_it(
         (b"PK\x03\x04rest of a workbook", "zip file.*Excel"),
         (b"\x1f\x8b\x08\x00", "gzip"),
         (b"PAR1\x15\x04", "Parquet"),
+        (b'[{"image": "a.jpg", "emotion": "awe"}]', "JSON"),
         (b"sep=;\nimage;emotion;utterance\n", "Excel's line"),
         (b'"image,emotion,utterance"\n"a.jpg,awe,oh"\n', "inside one pair of quotes"),
         (b"image,emotion,utterance,emotion\n", "has the column emotion twice"),
