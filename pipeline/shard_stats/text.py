@@ -35,7 +35,7 @@ class Grid:
 
 def render(grids: Sequence[Grid], lines: Sequence[str] = ()) -> str:
     """Lines, then grids, as a terminal shows them."""
-    width = max(100, shutil.get_terminal_size((120, 24)).columns)
+    width = max(100, shutil.get_terminal_size((200, 24)).columns)  # a file or a pipe is wide
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, markup=False, emoji=False)
     for line in lines:

@@ -132,8 +132,11 @@ class Cells(HTMLParser):
         self.words.append(data)
 
 
-def test_text_page_and_csv_show_names_as_they_are(paths: Paths, tmp_path: Path) -> None:
+def test_text_page_and_csv_show_names_as_they_are(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Region names come from files: brackets are no markup of the terminal's, tags none of the page's."""
+    monkeypatch.setenv("COLUMNS", "200")
     page, table = tmp_path / "page.html", tmp_path / "t.csv"
     _, text = answer(paths.step("shards"), PARAMS, "emotion", 96, None, table, page)
     assert "[b]x" in text
