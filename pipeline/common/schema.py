@@ -26,6 +26,7 @@ ARTWORKS = pa.schema(
         ("split", pa.string()),
         ("shard", pa.int32()),
         ("sha256", pa.string()),  # of the picture's file; null where its bytes were not read
+        ("phash", pa.string()),  # `perceptual_hash` of the upright picture; null where it was not decoded
     ]
 )
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pipeline.releases import strict_jpeg
 from pipeline.releases.colour import to_rgb
 from pipeline.releases.names import UNPRINTABLE, plain_name, unsafe_name
+from pipeline.releases.perceptual_hash import perceptual_hash
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 """What is decoded, by content and not by extension. A short list: fewer decoders face hostile bytes."""
@@ -211,23 +212,35 @@ def probe_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
-def verify_picture(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[tuple[int, int], str]:
-    """(width, height) as `probe_picture`, and the file's SHA-256, with every byte decoded.
+class VerifiedPicture(NamedTuple):
+    """A picture all of whose bytes can be decoded."""
+
+    size: tuple[int, int]
+    """Upright (width, height), pixels."""
+    sha256: str
+    """Of the file."""
+    phash: str
+    """`perceptual_hash` of the upright picture."""
+
+
+def verify_picture(path: Path, max_pixels: int = MAX_PIXELS) -> VerifiedPicture:
+    """Size as `probe_picture`, and hashes, with every byte decoded.
 
     So truncated and corrupt files raise here and not later: what passes, `read_image` reads. A JPEG is
     decoded at an eighth of its size. Raises `BadImage`.
     """
     with _opened(path, max_pixels) as (image, file):
         if image.format in JPEG:
-            width, height = image.size
-            if not _is_sound(image, file):
+            (width, height), orientation = image.size, _orientation(image)
+            small = _sound_jpeg(file)
+            if small is None:
                 image.draft(None, (max(1, width // 8), max(1, height // 8)))
-                image.load()
-            size = (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
-        else:
-            _is_sound(image, file)
-            size = _upright(image).size
-        return size, _digest(file)
+                small = np.asarray(image.convert("L"))
+            size = (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+            return VerifiedPicture(size, _digest(file), perceptual_hash(small, orientation))
+        _check_png(image, file)
+        upright = _upright(image)
+        return VerifiedPicture(upright.size, _digest(file), perceptual_hash(np.asarray(upright.convert("L"))))
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> np.ndarray:
@@ -239,26 +252,32 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, sha256: str | None = No
     Raises `BadImage`.
     """
     with _opened(path, max_pixels, sha256) as (image, file):
-        if sha256 is None:
-            _is_sound(image, file)
+        if sha256 is None and image.format in JPEG:
+            _sound_jpeg(file)
+        elif sha256 is None:
+            _check_png(image, file)
         return np.array(_upright(image), dtype=np.uint8)  # a copy: writable, and free of Pillow's buffer
 
 
-def _is_sound(image: Image.Image, file: IO[bytes]) -> bool:
-    """Whether a picture's bytes are known to be sound; raises where they are not, anything.
-
-    Only JPEG, by its decoder's warnings, and PNG, by its checksums, can tell; Pillow looks at neither.
-    """
-    if image.format not in (*JPEG, "PNG"):
-        return False
+def _sound_jpeg(file: IO[bytes]) -> np.ndarray | None:
+    """`strict_jpeg.decode_small` of an opened file; raises where its decoder warns, as Pillow's does not."""
     position = file.tell()
     file.seek(0)
     try:
-        if image.format in JPEG:
-            return strict_jpeg.is_sound(file.read())
+        return strict_jpeg.decode_small(file.read())
+    finally:
+        file.seek(position)
+
+
+def _check_png(image: Image.Image, file: IO[bytes]) -> None:
+    """Raise where a PNG's checksums, at which Pillow does not look, are wrong; other formats have none."""
+    if image.format != "PNG":
+        return
+    position = file.tell()
+    file.seek(0)
+    try:
         with Image.open(file, formats=("PNG",)) as twin:
             twin.verify()
-        return True
     finally:
         file.seek(position)
 

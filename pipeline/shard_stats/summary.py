@@ -12,15 +12,18 @@ import pyarrow.parquet as pq
 
 from pipeline.common.digests import check_file, read_sidecar
 from pipeline.common.emotions import EMOTIONS, SOMETHING_ELSE
-from pipeline.common.schema import shard_stem
+from pipeline.common.schema import ARTWORKS, shard_stem
 from pipeline.reader.statistics import read_statistics
 from pipeline.reader.tar_paths import FILES
 from pipeline.shard_stats.labels import FLAGS, Labels, ShardStatsParams
+from pipeline.shard_stats.near_duplicates import near_pairs
 
 By = Literal["shard", "emotion", "style"]
 BY_COLUMN: dict[By, str] = {"shard": "shard", "emotion": "emotion", "style": "art_style"}
 PERCENTILES = (10, 50, 90)
 BINS = 20
+EXAMPLES = 10
+"""Pairs of like pictures that are named."""
 NAMES = 5
 """Region names listed per group."""
 DISTRIBUTIONS = ("area", "entropy", "own_rank", "agreement")
@@ -53,6 +56,7 @@ def summarise(folder: Path, params: ShardStatsParams) -> dict[str, Any]:
         "distributions": {name: histogram(labels.floats(name)) for name in DISTRIBUTIONS},
         "lineage": {"masks": statistics.get("lineage", []), "recipes": recipes(folder.parent)},
         "rejects": statistics["rejects"],
+        "duplicates": count_duplicates(folder.parent, params.near),
     }
 
 
@@ -106,6 +110,44 @@ def group(labels: Labels, by: By) -> dict[str, dict[str, Any]]:
     if by == "emotion":
         return {name: found[name] for name in EMOTIONS if name in found}
     return found
+
+
+def count_duplicates(data: Path, distance: int) -> dict[str, Any] | None:
+    """Pictures that are there twice: with the same bytes, or alike to the eye, see `near_pairs`.
+
+    ``across_splits`` of the near pairs are in two splits, ``train_and_test`` in train and in val or test;
+    these are named first among the examples. None where the artworks' table is absent or has no hashes.
+    """
+    table = data / "utterances" / "artworks.parquet"
+    if not table.is_file():
+        return None
+    works = pq.read_table(check_file(table), schema=ARTWORKS)
+    works = works.filter(pc.is_valid(works["phash"]))
+    if not works.num_rows:
+        return None
+    hashes = np.array([int(text, 16) for text in works["phash"].to_pylist()], np.uint64)
+    pairs = near_pairs(hashes, distance)
+    split = works["split"].to_numpy(zero_copy_only=False)
+    sides = np.stack([split[pairs.left], split[pairs.right]])
+    across = sides[0] != sides[1]
+    leaks = (sides == "train").any(0) & np.isin(sides, ("val", "test")).any(0)
+    styles, paintings = (works[name].to_pylist() for name in ("art_style", "painting"))
+    names = [f"{style}/{painting}" for style, painting in zip(styles, paintings, strict=True)]
+    order = np.lexsort((pairs.right, pairs.left, ~leaks, ~across))[:EXAMPLES]
+    examples = [
+        {"left": names[pairs.left[n]], "right": names[pairs.right[n]], "splits": sides[:, n].tolist()}
+        for n in order
+    ]
+    digests = Counter(works["sha256"].to_pylist())
+    return {
+        "same_bytes": sum(count for digest, count in digests.items() if digest and count > 1),
+        "near_pairs": len(pairs.left),
+        "across_splits": int(across.sum()),
+        "train_and_test": int(leaks.sum()),
+        "not_compared": pairs.plain,
+        "crowds": pairs.crowds,
+        "examples": examples,
+    }
 
 
 def shard_rows(folder: Path, statistics: dict[str, Any], labels: Labels) -> list[dict[str, Any]]:

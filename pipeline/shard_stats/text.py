@@ -72,12 +72,28 @@ def summary_lines(found: Mapping[str, Any]) -> list[str]:
             lines += [
                 f"  left out by {step}: {reason}: {count:,}" for reason, count in sorted(reasons.items())
             ]
+    lines += _duplicate_lines(found["duplicates"])
     for step, recipes in found["lineage"]["recipes"].items():
         if len(recipes) > 1:
             lines.append(f"  {step}: MIXED, {len(recipes)} recipes: {recipes}; run the step again")
     for entry in found["lineage"]["masks"]:
         lines.append(f"  {entry['artworks']:,} artworks made by {_lineage(entry['made_by'])}")
     lines += [f"  flag {flag}: {count:,}" for flag, count in found["flags"].items() if count]
+    return lines
+
+
+def _duplicate_lines(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    lines = [
+        f"  pictures with the same bytes as another: {found['same_bytes']:,}; pairs that look alike: "
+        f"{found['near_pairs']:,}, {found['across_splits']:,} of them across splits, "
+        f"{found['train_and_test']:,} between train and val or test"
+    ]
+    if found["crowds"]:
+        lines.append(f"  {found['crowds']:,} groups of pictures were too large to compare by their looks")
+    for pair in found["examples"][:3]:
+        lines.append(f"    {pair['left']} ({pair['splits'][0]}) ~ {pair['right']} ({pair['splits'][1]})")
     return lines
 
 

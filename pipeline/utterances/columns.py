@@ -49,6 +49,8 @@ class Artwork:
     """Upright width and height, pixels."""
     sha256: str | None = None
     """Of its picture's file; None where its bytes were not read."""
+    phash: str | None = None
+    """`perceptual_hash` of its picture; None where its pixels were not read."""
     problem: Reject | None = None
     """Why its picture cannot be used."""
 

@@ -56,7 +56,7 @@ def _check_picture(work: Artwork, wikiart: Path, params: "UtterancesParams") -> 
     path = wikiart / str(work.path)
     try:
         if params.verify == "decode":
-            work.size, work.sha256 = verify_picture(path, params.max_pixels)
+            work.size, work.sha256, work.phash = verify_picture(path, params.max_pixels)
         else:
             work.size = probe_picture(path, params.max_pixels)
         width, height = work.size

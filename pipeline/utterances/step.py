@@ -206,6 +206,7 @@ def _artwork_table(works: list[Artwork], num_shards: int) -> pa.Table:
             "split": work.split,
             "shard": schema.shard_of(work.key, num_shards),
             "sha256": work.sha256,
+            "phash": work.phash,
         }
         for work in sorted(works, key=lambda work: work.key)
         if work.path is not None

@@ -292,7 +292,7 @@ def test_real_paintings(real_art: Path) -> None:
     paths = sorted((real_art / "wikiart").rglob("*.jpg"))
     assert len(paths) == 7
     for path in paths:
-        (width, height), _ = wikiart.verify_picture(path)
+        (width, height), _, _ = wikiart.verify_picture(path)
         assert wikiart.read_image(path).shape == (height, width, 3)
 
 
