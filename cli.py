@@ -223,7 +223,9 @@ def train(
 
 @command()
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A trained run, e.g. runs/single.")],
+    model: Annotated[
+        str, typer.Argument(help="A trained run (runs/single), an exported folder, or OWNER/NAME on the hub.")
+    ],
     path: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, or a quoted pattern.")],
     emotion: Annotated[
         list[str] | None, typer.Option(help="One of the eight emotions, or several: awe,fear; default: all.")
@@ -231,35 +233,58 @@ def predict(
     out: Annotated[Path, typer.Option(help="Where maps, overlays and predictions.jsonl go.")] = Path(
         "predictions"
     ),
-    params: ParamsFile = PARAMS,
+    page: Annotated[bool, typer.Option("--page", help="Also write OUT/index.html, to look at.")] = False,
+    overlay_size: Annotated[
+        int, typer.Option(min=0, help="Long side of overlays at most, pixels; 0: as large as the picture.")
+    ] = 1024,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder in which the model's encoders are looked for; repeatable."),
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download official encoders that are missing, checked by hash.")
+    ] = False,
+    params: Annotated[
+        Path | None,
+        typer.Option(
+            "--params",
+            help="Params file, whose backbones must be the model's; default: params.yaml, if there is one.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> Answer:
     """Segment and explain the emotion in pictures of your own. A killed run goes on.
 
     Pictures that cannot be read are reported and left out; where none can, the exit code is 1.
     """
-    from model.predict.answer import PredictParams
-    from model.predict.folder import predict_images, predictions_text
-    from pipeline.backbones.params import BackbonesParams
-    from pipeline.features.params import FeaturesParams
+    from model.predict.request import read_request
 
-    read = Params.read(params)
-    rows = predict_images(
-        checkpoint,
-        path,
-        emotion or ["all"],
-        out,
-        read.section("predict", PredictParams),
-        read.section("backbones", BackbonesParams),
-        read.section("features", FeaturesParams),
+    request = read_request(
+        model, path, emotion or ["all"], out, params or PARAMS, params is not None, weights or (), fetch
     )
-    return _answer(rows, as_json, predictions_text, code=int(all("error" in row for row in rows)))
+    from model.predict.folder import predict_images, predictions_text, summary_text
+
+    rows = predict_images(*request, overlay_side=overlay_size)
+    where = [summary_text(rows, out)]
+    if page:
+        from model.predict.page import write_page
+
+        where.append(f"page: {write_page(rows, out)}")
+    code = int(all("error" in row for row in rows))
+    return _answer(rows, as_json, lambda _: "\n".join([predictions_text(rows), "", *where]), code)
 
 
 @command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A trained run, e.g. runs/single.")],
     out: Annotated[Path, typer.Argument(help="Folder for the model to take away.")],
+    with_encoders: Annotated[
+        bool | None,
+        typer.Option(
+            "--with-encoders/--without-encoders",
+            help="Put the frozen SAM and CLIP into the folder; default: if they are here and below 50 MB.",
+        ),
+    ] = None,
     push: Annotated[
         str | None, typer.Option(help="Also push it to the Hugging Face hub, as OWNER/NAME.")
     ] = None,
@@ -268,12 +293,16 @@ def export(
     as_json: Json = False,
 ) -> Answer:
     """A trained model alone, with its card: weights, config, tokenizer, and the scores of this pipeline."""
+    from model.emosem.export import Push
     from model.emosem.export import export as save
+    from pipeline.backbones.params import BackbonesParams
 
     if private and push is None:
         raise typer.BadParameter("is about --push, which is not given", param_hint="--private")
-    paths = Params.read(params).section("paths", Paths)
-    return _answer(save(checkpoint, out, paths.metrics, push, private), as_json)
+    read = Params.read(params)
+    where, backbones = read.section("paths", Paths), read.section("backbones", BackbonesParams)
+    target = None if push is None else Push(push, private)
+    return _answer(save(checkpoint, out, where.metrics, target, backbones, with_encoders), as_json)
 
 
 @command()

@@ -1,6 +1,6 @@
 """Stage `predict`: features + runs/VARIANT -> a mask and an explanation per APOLO item."""
 
-from model.predict.answer import PredictParams
+from model.predict.params import PredictParams
 from model.predict.step import predict_items
 from stages._run import Stage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.predict.answer import PredictParams
+from model.predict.params import PredictParams
 from model.train.params import TrainParams
 from pipeline.common.params import load_params
 from pipeline.common.sections import SECTIONS

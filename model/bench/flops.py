@@ -15,9 +15,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.emosem.config import EmoSEMConfig
+from model.emosem.config import EmoSEMConfig, ScaConfig
 from model.emosem.network import EmoSEM, build_emosem
-from model.emosem.sca import ScaConfig
 
 TEXT = 20
 """Words in the language model when the paper counted."""

@@ -8,7 +8,6 @@ import pydantic
 from pydantic import Field
 
 from model.emosem.provenance import Provenance
-from model.emosem.sca import ScaConfig
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import STRICT
@@ -21,6 +20,20 @@ Finetune = Literal["mask-head", "mask-decoder"]
 # "gener", "ate", " the", " mask", " for", " the", " emotion", and each emotion
 _GPT2_PROMPT = (8612, 378, 262, 9335, 329, 262, 9942)
 _GPT2_EMOTIONS = ((30184,), (25030,), (2695, 434), (14067,), (8993,), (16234,), (3252,), (25303,))
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class ScaConfig:
+    """What SCA has in the place of EmoSEM's prefix projector; the defaults are its released setting."""
+
+    mixer_depth: Annotated[int, Field(gt=0)] = 12
+    """Two-way blocks of the caption mixer."""
+    caption_tokens: Annotated[int, Field(gt=0)] = 8
+    """Learned queries that become the language model's prefix."""
+    task_tokens: Annotated[int, Field(gt=0)] = 6
+    """Learned tokens before them, for each task."""
+    tasks: Annotated[int, Field(gt=0)] = 2
+    """Recognition and captioning; only the last one's tokens are used."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)

@@ -19,6 +19,8 @@ from model.emosem.provenance import Provenance
 TEMPLATE = "model_card_template.md"
 CITATION = "Zhang, Li, Guo, Wang: EmoSEM: Segment and Explain Emotion Stimuli in Visual Art"
 TAGS = ("art", "emotion", "image-segmentation", "image-to-text", "emosem")
+FOLDER = "FOLDER_OF_THIS_MODEL"
+"""Stands for it in the lines that use the model."""
 OPEN = "apache-2.0"
 """Licence of a model that only this repository's own drawings, sentences and code went into."""
 
@@ -57,7 +59,11 @@ def one_line(text: str) -> str:
 
 
 def model_card(
-    config: EmoSEMConfig, provenance: Provenance | None, parameters: int, scores: CardScores | None = None
+    config: EmoSEMConfig,
+    provenance: Provenance | None,
+    parameters: int,
+    scores: CardScores | None = None,
+    name: str = FOLDER,
 ) -> ModelCard:
     """The card of a model.
 
@@ -66,6 +72,7 @@ def model_card(
         provenance: what it was trained on, when known.
         parameters: how many it has.
         scores: how well it does, when known.
+        name: what the model is called in the lines that use it: OWNER/NAME on the hub.
     """
     provenance = provenance or Provenance()
     data = ModelCardData(
@@ -89,6 +96,7 @@ def model_card(
     body = environment.get_template(TEMPLATE).render(
         provenance=provenance,
         config=config,
+        name=Markup(name),  # noqa: S704 - of letters, digits and -_./ alone
         parameters=f"{parameters:,}",
         open=built_in(provenance),
         scores=scores,

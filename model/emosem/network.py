@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from model.emosem.captioner import Captioner
-from model.emosem.config import EmoSEMConfig
+from model.emosem.config import EmoSEMConfig, ScaConfig
 from model.emosem.mask_decoder import MaskDecoder
 from model.emosem.projectors import EmotionProjector, PrefixProjector
 from model.emosem.saving import SavedModel
-from model.emosem.sca import CaptionMixer, ScaConfig
+from model.emosem.sca import CaptionMixer
 from pipeline.common.emotions import EMOTIONS
 
 

@@ -3,6 +3,8 @@
 SHA256SUMS beside them holds what each but the README was when it was written; loading compares.
 """
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from model.emosem.captioner import Captioner
 from model.emosem.config import DAMAGED, EmoSEMConfig, read_config
-from model.emosem.hub import download, is_on_hub
-from model.emosem.model_card import CardScores, model_card
+from model.emosem.hub import model_folder
+from model.emosem.model_card import FOLDER, CardScores, model_card
 from model.emosem.provenance import Provenance
 from pipeline.backbones.language_model import load_tokenizer, refuse_code
 from pipeline.common.errors import UserError
@@ -37,6 +39,8 @@ class SavedModel(nn.Module, ModelHubMixin):
     """Of the language model; saved and loaded with the weights."""
     provenance: Provenance | None = None
     """What it was trained on; saved and loaded with the weights."""
+    beside: Mapping[str, Path] = {}
+    """Name in the folder -> file that is copied there when it is saved: `export` lays the encoders so."""
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Save to a folder, see `ModelHubMixin.save_pretrained`.
@@ -59,14 +63,20 @@ class SavedModel(nn.Module, ModelHubMixin):
         write_bytes(save_directory / "model.safetensors", save(state))
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
+        for name, file in self.beside.items():
+            (save_directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, save_directory / name)
         provenance = {"about": as_json(self.provenance)} if self.provenance else {}
         write_json(save_directory / "config.json", as_json(self.config) | provenance)
-        write_sums(save_directory, [file.name for file in save_directory.iterdir()])
+        files = (file for file in save_directory.rglob("*") if file.is_file())
+        write_sums(save_directory, [file.relative_to(save_directory).as_posix() for file in files])
 
-    def generate_model_card(self, scores: CardScores | None = None, **_: Any) -> ModelCard:
+    def generate_model_card(
+        self, scores: CardScores | None = None, name: str = FOLDER, **_: Any
+    ) -> ModelCard:
         """README.md of a saved model; see `model_card`."""
         count = sum(p.numel() for p in self.parameters())
-        return model_card(self.config, self.provenance, count, scores)
+        return model_card(self.config, self.provenance, count, scores, name)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the device is what our callers say second
@@ -83,7 +93,7 @@ class SavedModel(nn.Module, ModelHubMixin):
         Raises:
             UserError: nothing there, no model, or not the bytes that were saved.
         """
-        path = download(str(folder), hub) if is_on_hub(folder) else Path(folder)
+        path = model_folder(folder, hub)
         refuse_code(path)
         config, provenance = read_config(path)
         weights, tokenizer = path / "model.safetensors", path / "tokenizer.json"
@@ -101,7 +111,7 @@ class SavedModel(nn.Module, ModelHubMixin):
             for file in path.glob("tokenizer*.json"):
                 check_sum(file, DAMAGED)
             model.tokenizer = load_tokenizer(path)
-        model.provenance = provenance
+        model.provenance = provenance and provenance.without_encoders()
         return model.to(device).eval()
 
     def _tied(self) -> set[str]:

@@ -7,29 +7,11 @@ prompt is the emotional one, and the mask losses are added. Sizes that the paper
 give its parameter totals to the digit.
 """
 
-from typing import Annotated
-
-import pydantic
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from model.emosem.config import ScaConfig
 from model.emosem.mask_decoder import Decoded, FeatureMixer
-from pipeline.common.params import STRICT
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class ScaConfig:
-    """What SCA has in the place of EmoSEM's prefix projector; the defaults are its released setting."""
-
-    mixer_depth: Annotated[int, Field(gt=0)] = 12
-    """Two-way blocks of the caption mixer."""
-    caption_tokens: Annotated[int, Field(gt=0)] = 8
-    """Learned queries that become the language model's prefix."""
-    task_tokens: Annotated[int, Field(gt=0)] = 6
-    """Learned tokens before them, for each task."""
-    tasks: Annotated[int, Field(gt=0)] = 2
-    """Recognition and captioning; only the last one's tokens are used."""
 
 
 class CaptionMixer(nn.Module):

@@ -24,6 +24,16 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
+def shrunk(image: np.ndarray, side: int) -> np.ndarray:
+    """The image with a long side of at most `side` pixels; aspect kept."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
 def unit_map(values: np.ndarray) -> np.ndarray:
     """A map scaled to [0, 1] by its extremes, float32; a constant map to 0."""
     values = np.asarray(values, dtype=np.float32)

@@ -2,45 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pydantic
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from model.data.cached_features import Features, dequantise, stack_sam
 from model.data.frame import Frame
 from model.emosem.captioner import decode_text
 from model.emosem.network import EmoSEM, Segmentation
-from pipeline.common import machine
+from model.predict.params import PredictParams
 from pipeline.common.emotions import emotion_index
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
-from pipeline.common.params import STRICT
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class PredictParams:
-    """How masks and explanations are drawn from a trained model."""
-
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Nucleus sampling's probability (Sec. 4.1); near 0 is greedy."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Divides the logits before sampling."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 25
-    """Budget of an explanation, its end-of-text token included (Sec. 4.1)."""
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
-    """One explanation per item and seed; a text also depends on its artwork and emotion, on nothing else."""
-    batch: Annotated[int, Field(gt=0)] = 16
-    """Artworks predicted at once; changes speed, and results by float noise only."""
-    device: str = "auto"
-    """auto (the GPU where there is one), cpu, cuda."""
-
-    def torch_device(self) -> str:
-        """See `machine.torch_device`."""
-        return machine.torch_device(self.device, "predict.device")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The command `predict`: segment and explain the emotion in pictures of one's own, files in and files out.
 
 Writes per picture and emotion ``STEM_EMOTION.png`` (the map, 8-bit, the picture's size, 255 for certain) and
-``STEM_EMOTION_overlay.png``, and ``predictions.jsonl``, one line per prediction. Threads decode ahead and
-write behind while the device works.
+``STEM_EMOTION_overlay.png`` (small, to look at), and ``predictions.jsonl``, one line per prediction. Threads
+decode ahead and write behind while the device works.
 """
 
 import contextlib
@@ -19,12 +19,16 @@ import torch
 
 from model.emosem.config import read_config
 from model.emosem.network import EmoSEM
-from model.maps.overlay import overlay
+from model.maps.overlay import overlay, shrunk
 from model.metrics.segmentation import foreground
 from model.predict import resume_log
-from model.predict.answer import Prediction, PredictParams
+from model.predict.answer import Prediction
+from model.predict.asked_emotions import parse_emotions
+from model.predict.encoder_params import encoder_params, params_of_files
+from model.predict.encoders import EncoderFiles
+from model.predict.params import PredictParams
 from model.predict.picture_files import find_pictures, output_names
-from model.predict.predictor import Picture, Predictor, encoder_params, parse_emotions
+from model.predict.predictor import Picture, Predictor
 from model.predict.resume_log import ResumeLog, Row, json_line
 from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.weight_hashes import verify_weights
@@ -43,6 +47,8 @@ THREADS = 8
 """That decode, and as many that write."""
 RESUME_LOG = ".answers.jsonl"
 """File in the output folder, see `ResumeLog`."""
+OVERLAY_SIDE = 1024
+"""Pixels of an overlay's long side at most."""
 
 
 class _Job(NamedTuple):
@@ -65,8 +71,9 @@ def predict_images(
     emotions: Sequence[str],
     out: Path,
     params: PredictParams,
-    backbones: BackbonesParams,
+    backbones: BackbonesParams | EncoderFiles,
     given: FeaturesParams | None = None,
+    overlay_side: int = OVERLAY_SIDE,
 ) -> list[Row]:
     """Predict for pictures and folders of pictures; a killed run goes on where it was.
 
@@ -76,8 +83,11 @@ def predict_images(
         emotions: see `parse_emotions`.
         out: folder to write to; files of the same names are replaced. What it holds already, of this model,
             these params and these pictures, is not made again.
-        params, backbones: see there; the backbones must be those that the model was trained on.
+        params: see there.
+        backbones: the encoders that the model was trained on: files that were found by their hash
+            (`model.predict.encoders.find_model`), or the params of a checkout, whose hashes are compared.
         given: see `Predictor.load`.
+        overlay_side: pixels of an overlay's long side at most; 0 for the picture's size.
 
     Returns:
         The rows of ``predictions.jsonl``, by picture, emotion and seed: image, emotion, map, overlay,
@@ -92,9 +102,9 @@ def predict_images(
     pictures = find_pictures(targets, out)
     check_writable(out)
     with only_writer(out):
-        _, provenance = read_config(run)
-        encoders = encoder_params(run, provenance, backbones, given or FeaturesParams(), params)
-        with contextlib.closing(ResumeLog(out / RESUME_LOG, _identity(run, *encoders, params))) as log:
+        encoders = _encoders(run, backbones, given or FeaturesParams(), params)
+        identity = _identity(run, *encoders, params, overlay_side)
+        with contextlib.closing(ResumeLog(out / RESUME_LOG, identity)) as log:
             jobs = []
             for picture, name in zip(pictures, output_names(pictures), strict=True):
                 missing = [emotion for emotion in wanted if log.rows(picture, name, emotion) is None]
@@ -105,7 +115,7 @@ def predict_images(
                 model = EmoSEM.from_pretrained(run, params.torch_device())
                 predictor = Predictor(model, Encoders(*encoders), params)
                 meter = Meter("predict", len(todo), skipped=len(jobs) - len(todo))
-                for job, rows in _finished(predictor, todo, out):
+                for job, rows in _finished(predictor, todo, out, overlay_side):
                     if isinstance(rows, BadImage):
                         bad[job.picture] = str(rows)
                     else:
@@ -114,6 +124,16 @@ def predict_images(
             lines = [row for job in jobs for row in _rows(job, wanted, log, bad)]
         write_bytes(out / "predictions.jsonl", b"".join(map(json_line, lines)))
     return lines
+
+
+def _encoders(
+    run: Path, backbones: BackbonesParams | EncoderFiles, given: FeaturesParams, params: PredictParams
+) -> tuple[FeaturesParams, BackbonesParams]:
+    """Params of the encoders. Raises `UserError` where they are not the model's."""
+    _, provenance = read_config(run)
+    if isinstance(backbones, EncoderFiles):
+        return params_of_files(run, provenance, backbones, params)
+    return encoder_params(run, provenance, backbones, given, params)
 
 
 def predictions_text(rows: Iterable[Row]) -> str:
@@ -126,14 +146,25 @@ def predictions_text(rows: Iterable[Row]) -> str:
     return "\n".join(lines).encode(errors="backslashreplace").decode()
 
 
-def _identity(run: Path, features: FeaturesParams, backbones: BackbonesParams, params: PredictParams) -> str:
-    """Fingerprint of everything that decides a prediction, but for picture and emotion."""
+def summary_text(rows: Sequence[Row], out: Path) -> str:
+    """How many pictures were answered, and where their maps are."""
+    bad = {row["image"] for row in rows if "error" in row}
+    maps = {row["map"] for row in rows if "map" in row}
+    pictures = len({row["image"] for row in rows})
+    counts = f"{pictures:,} picture(s): {pictures - len(bad):,} answered, {len(bad):,} not."
+    return f"{counts} {len(maps):,} map(s), their overlays and predictions.jsonl are in {out}"
+
+
+def _identity(
+    run: Path, features: FeaturesParams, backbones: BackbonesParams, params: PredictParams, side: int
+) -> str:
+    """Fingerprint of everything that decides a prediction and its overlay, but for picture and emotion."""
     files = [sha256_file(f) for f in sorted(run.glob("*")) if f.suffix in (".json", ".safetensors")]
     weights = [verify_weights(backbones.sam.checkpoint), verify_weights(backbones.clip.checkpoint)]
     decisive = dataclasses.replace(params, batch=1, device="auto")
     code = code_fingerprint(__name__)
     kinds = (backbones.sam.arch, backbones.clip.name, backbones.clip.precision)
-    return fingerprint(files, weights, kinds, features.results, decisive, code)
+    return fingerprint(files, weights, kinds, features.results, decisive, side, code)
 
 
 def _rows(job: _Job, wanted: Sequence[str], log: ResumeLog, bad: Mapping[Path, str]) -> Iterator[Row]:
@@ -145,7 +176,7 @@ def _rows(job: _Job, wanted: Sequence[str], log: ResumeLog, bad: Mapping[Path, s
         yield {"image": job.picture.as_posix(), "emotion": None, "explanation": None, "error": why}
 
 
-def _finished(predictor: Predictor, jobs: Sequence[_Job], out: Path) -> Iterator[Finished]:
+def _finished(predictor: Predictor, jobs: Sequence[_Job], out: Path, side: int) -> Iterator[Finished]:
     """Jobs in their order, each when its files are written."""
     params = predictor.params
     threads = min(THREADS, os.cpu_count() or 1)
@@ -161,7 +192,7 @@ def _finished(predictor: Predictor, jobs: Sequence[_Job], out: Path) -> Iterator
         if isinstance(predictions, BadImage):
             return job, predictions
         try:  # read again, for a batch of large scans would fill the memory
-            return job, _write(out, job, read_image(job.picture), predictions, params.seeds)
+            return job, _write(out, job, read_image(job.picture), predictions, params.seeds, side)
         except BadImage as error:
             return job, error
 
@@ -191,18 +222,24 @@ def _in_batches(
 
 
 def _write(
-    out: Path, job: _Job, image: np.ndarray, predictions: Mapping[str, Prediction], seeds: Sequence[int]
+    out: Path,
+    job: _Job,
+    image: np.ndarray,
+    predictions: Mapping[str, Prediction],
+    seeds: Sequence[int],
+    side: int,
 ) -> dict[str, list[Row]]:
     """Maps and overlays of a picture; returns its rows by emotion."""
     found: dict[str, list[Row]] = {}
+    height, width = image.shape[:2]
+    shown = shrunk(image, side or max(height, width))
     for emotion, prediction in predictions.items():
-        height, width = image.shape[:2]
         probability = cv2.resize(prediction.probability, (width, height), interpolation=cv2.INTER_LINEAR)
         inside = foreground(probability, height, width)
         name = f"{job.name}_{emotion}"
         files = {
             "map": (out / f"{name}.png", np.rint(probability * 255).astype(np.uint8)),
-            "overlay": (out / f"{name}_overlay.png", overlay(image, probability, inside)[..., ::-1]),
+            "overlay": (out / f"{name}_overlay.png", overlay(shown, probability, inside)[..., ::-1]),
         }
         for file, pixels in files.values():
             write_bytes(file, cv2.imencode(".png", pixels)[1].tobytes())

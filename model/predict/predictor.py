@@ -1,16 +1,15 @@
 """A trained model with its frozen encoders, for pictures of one's own.
 
-predictor = Predictor.from_params("runs/single", "params.yaml")
-found = predictor.predict(["painting.jpg"], ["awe"])[0]["awe"]
+predictor = Predictor.from_pretrained("MODEL")
+found = predictor.predict("painting.jpg", "awe")[0]["awe"]
 found.mask, found.explanations
 """
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,12 +17,13 @@ import numpy as np
 from model.data.cached_features import Features
 from model.emosem.config import read_config
 from model.emosem.network import EmoSEM
-from model.emosem.provenance import Provenance
-from model.predict.answer import BatchQuery, Prediction, PredictParams, predict_batch
+from model.predict.answer import BatchQuery, Prediction, predict_batch
+from model.predict.asked_emotions import parse_emotions
+from model.predict.encoder_params import check_preprocessing, check_sizes, encoder_params, params_of_files
+from model.predict.encoders import EncoderFiles, Sources, find_model
+from model.predict.params import PredictParams
 from pipeline.backbones.params import BackbonesParams
-from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.emotions import EMOTIONS
-from pipeline.common.errors import UserError
 from pipeline.common.params import Params
 from pipeline.features.encoders import Encoders, Prepared
 from pipeline.features.params import FeaturesParams
@@ -55,7 +55,51 @@ class Predictor:
 
     def __init__(self, model: EmoSEM, encoders: Encoders, params: PredictParams) -> None:
         self.model, self.encoders, self.params = model, encoders, params
-        _check_sizes(model, encoders)
+        check_sizes(model, encoders)
+        check_preprocessing(model.provenance, encoders)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        weights: str | Path | Sequence[str | Path] = (),
+        fetch: bool = False,
+        params: PredictParams | None = None,
+        device: str = "auto",
+        **hub: Any,
+    ) -> "Predictor":
+        """A saved model with the frozen encoders that it names; no params file is read.
+
+        The encoders are known by their SHA-256, and looked for in the model's folder, in `weights`, in the
+        folders of the environment variable EMOSEM_WEIGHTS, in ``weights/`` and ``~/.cache/emosem/weights``.
+
+        Args:
+            model: the folder of a trained or exported model, or "owner/name" on the Hugging Face hub.
+            weights: a folder of weights, or several.
+            fetch: download official encoders that are nowhere, into the first folder of `weights`, of
+                EMOSEM_WEIGHTS, or else the cache. Without it nothing but a model of the hub is downloaded.
+            params: how explanations are drawn; see `PredictParams`.
+            device: torch device name, or auto; of no effect beside `params`, which names one.
+            hub: keywords of `huggingface_hub.snapshot_download`: revision, token, cache_dir ...
+
+        Raises:
+            UserError: no model; encoders that are missing, with both ways to get them; or other files in
+                their place, with both hashes.
+            RunFailed: they could not be fetched.
+        """
+        params = params or PredictParams(device=device)
+        folders = [weights] if isinstance(weights, str | Path) else weights
+        sources = Sources(tuple(Path(folder) for folder in folders), fetch)
+        folder, files = find_model(model, sources, hub)
+        return cls.of_files(folder, files, params)
+
+    @classmethod
+    def of_files(cls, model: Path, files: EncoderFiles, params: PredictParams) -> "Predictor":
+        """A saved model's folder with the encoders of `find_model`. Raises `UserError`."""
+        _, provenance = read_config(model)
+        encoders = Encoders(*params_of_files(model, provenance, files, params))
+        return cls(EmoSEM.from_pretrained(model, params.torch_device()), encoders, params)
 
     @classmethod
     def load(
@@ -159,80 +203,6 @@ class Predictor:
         for query, prediction in zip(queries, predictions, strict=True):
             found[query.row][query.emotion] = prediction
         return found
-
-
-def encoder_params(
-    run: Path,
-    provenance: Provenance | None,
-    backbones: BackbonesParams,
-    given: FeaturesParams,
-    params: PredictParams,
-) -> tuple[FeaturesParams, BackbonesParams]:
-    """Params of the encoders as they were when the model's features were cached, on the device of `params`.
-
-    Raises `UserError` when the weights are not the same; for a run without provenance, a warning on stderr.
-    """
-    backbones = dataclasses.replace(backbones, device=params.torch_device())
-    sam_dtype = "float16" if given.sam_dtype == "none" else given.sam_dtype
-    given = dataclasses.replace(given, sam_dtype=sam_dtype, clip_dtype="float16")
-    if provenance is None or provenance.sam is None or provenance.clip is None:
-        print(
-            f"predict: WARNING: {run} does not say which SAM and CLIP it was trained on; taking those of the "
-            "params' backbones section, which must be the same",
-            file=sys.stderr,
-        )
-        return given, backbones
-    sam, clip = provenance.sam, provenance.clip
-    wanted = (("sam", sam.arch, sam.sha256), ("clip", clip.name, clip.sha256))
-    there = (
-        (backbones.sam.arch, backbones.sam.checkpoint),
-        (backbones.clip.name, backbones.clip.checkpoint),
-    )
-    for (section, name, digest), (name_here, file) in zip(wanted, there, strict=True):
-        if (found := (name_here, verify_weights(file))) != (name, digest):
-            raise UserError(
-                f"{run} was trained on other backbones: it reads the features of {section} {name} (SHA-256 "
-                f"{digest}), but backbones.{section} is {found[0]}, {file} ({found[1]}); point the params' "
-                "backbones section at the weights of its training"
-            )
-    made = dataclasses.replace(
-        given,
-        sam_dtype=sam.dtype,
-        precision=sam.precision,
-        clip_normalisation=clip.normalisation,
-    )
-    clip_params = dataclasses.replace(backbones.clip, precision=clip.precision)
-    return made, dataclasses.replace(backbones, clip=clip_params)
-
-
-def _check_sizes(model: EmoSEM, encoders: Encoders) -> None:
-    """The encoders must be of the sizes that the model was trained on."""
-    if encoders.sam is None or encoders.clip is None:
-        raise ValueError("a model needs both SAM's and CLIP's features")
-    encoder, visual = encoders.sam.encoder, encoders.clip.model.visual
-    grid, channels = encoder.pos_embed.shape[1], encoder.neck[0].out_channels
-    found = (channels, grid, visual.ln_post.normalized_shape[0], encoders.sam.img_size)
-    config = model.config
-    wanted = (config.dim, config.grid, config.visual_dim, config.image_size)
-    if found != wanted:
-        raise UserError(
-            "the model was trained on other backbones: SAM's channels and grid, CLIP's width and SAM's input "
-            f"size are {found}, it needs {wanted}; point the params' backbones at those of its training"
-        )
-
-
-def parse_emotions(emotions: Sequence[str] | str) -> list[str]:
-    """Emotions in EMOTIONS' order, each once, of words and comma-separated words; "all" is all of them.
-
-    Raises `UserError` for any other word.
-    """
-    emotions = [emotions] if isinstance(emotions, str) else emotions
-    words = {word.strip().lower() for words in emotions for word in words.split(",")} - {""}
-    if unknown := sorted(words - {*EMOTIONS, "all"}):
-        raise UserError(f"unknown emotion {unknown[0]!r}; use any of {', '.join(EMOTIONS)}, or all")
-    if not words:
-        raise UserError(f"no emotion given; use any of {', '.join(EMOTIONS)}, or all")
-    return [emotion for emotion in EMOTIONS if emotion in words or "all" in words]
 
 
 def _of_picture(picture: Picture, found: Prediction) -> PicturePrediction:

@@ -19,7 +19,8 @@ from model.data.cached_features import Features, read_features
 from model.emosem.config import method_name
 from model.emosem.network import EmoSEM
 from model.maps.prediction_writer import ItemPrediction, write_predictions
-from model.predict.answer import BatchQuery, Prediction, PredictParams, predict_batch
+from model.predict.answer import BatchQuery, Prediction, predict_batch
+from model.predict.params import PredictParams
 from pipeline.common.emotions import EMOTIONS, emotion_index
 from pipeline.common.lock import writes
 from pipeline.common.params import Paths

@@ -29,9 +29,9 @@ from model.data.frame import Frame
 from model.data.loader import load_batches
 from model.data.resident_features import ResidentFeatures
 from model.data.samples import Samples
+from model.emosem.config import ScaConfig
 from model.emosem.network import EmoSEM
 from model.emosem.pretrained import build_pretrained, pretrained_files
-from model.emosem.sca import ScaConfig
 from model.train.checkpoint import SELECTION, Checkpoints, TrainProgress
 from model.train.monitor import Curves, LossWatch, ProgressLine, StopSignals
 from model.train.objective import Objective, new_objective, total_loss

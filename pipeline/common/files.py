@@ -103,12 +103,15 @@ def replace_files(folder: Path, last: str) -> Iterator[Path]:
     temporary = _temporary_beside(folder / "files", folder=True)
     try:
         yield temporary
-        files = sorted(temporary.iterdir(), key=lambda file: (file.name == last, file.name))
+        files = [file for file in temporary.rglob("*") if file.is_file()]
+        files.sort(key=lambda file: (file == temporary / last, file))
         for file in files:
             _sync(file)
         (folder / last).unlink(missing_ok=True)
         for file in files:
-            _put(file, folder / file.name)
+            target = folder / file.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _put(file, target)
         _sync(folder)
     except Exception as error:
         if reason := _own_failure(error, ours=True):

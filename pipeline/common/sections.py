@@ -14,7 +14,7 @@ SECTIONS = {
     "shard_stats": "pipeline.shard_stats.labels:ShardStatsParams",
     "plan": "pipeline.plan.plan:PlanParams",
     "train": "model.train.params:TrainParams",
-    "predict": "model.predict.answer:PredictParams",
+    "predict": "model.predict.params:PredictParams",
     "alignment": "model.alignment.step:AlignmentParams",
     "baselines": "model.baselines.params:BaselinesParams",
     "score": "model.score.params:ScoreParams",

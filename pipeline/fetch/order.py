@@ -73,7 +73,7 @@ def make_order(names: Sequence[str], params: ParamsFile, mirror: str | None = No
                     f"in {params.file}"
                 )
             found.setdefault(
-                path, Wanted(name, weights, remote, _address(remote.url, mirror, name), path, note)
+                path, Wanted(name, weights, remote, mirrored(remote.url, mirror, name), path, note)
             )
     return list(found.values())
 
@@ -170,7 +170,7 @@ def _section(params: Params, name: str) -> Any:
     return params.section(name, getattr(importlib.import_module(module), cls))
 
 
-def _address(url: str, mirror: str | None, name: str) -> str:
+def mirrored(url: str, mirror: str | None, name: str) -> str:
     """A source's address at a mirror, or where HF_ENDPOINT says. Raises `UserError`."""
     base, given = mirror, "--mirror"
     if base is None and url.startswith(f"{HUB}/"):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from model.emosem.pretrained import build_pretrained
 from model.emosem.provenance import ClipProvenance, Provenance, SamProvenance
-from model.predict.answer import PredictParams
+from model.predict.params import PredictParams
 from model.pretrain.tokenizers import train_clip_bpe
 from pipeline.backbones.clip import BPE, build_clip
 from pipeline.backbones.params import BackbonesParams, ClipParams, SamParams

@@ -9,9 +9,8 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 
 from model.bench.flops import Part, multiply_adds, published
-from model.emosem.config import EmoSEMConfig
+from model.emosem.config import EmoSEMConfig, ScaConfig
 from model.emosem.network import build_emosem
-from model.emosem.sca import ScaConfig
 from tests.imports import ROOT
 
 fvcore = pytest.importorskip("fvcore.nn", reason="fvcore is not installed")

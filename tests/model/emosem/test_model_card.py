@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import ModelCard, hub_mixin
 from markdown_it import MarkdownIt
 
-from model.emosem.export import card_scores, export
+from model.emosem.export import Push, card_scores, export
 from model.emosem.model_card import escape, model_card
 from model.emosem.network import EmoSEM
 from model.emosem.pretrained import build_pretrained
@@ -235,6 +235,7 @@ class Hub:
 
 def test_pushed_is_the_same_folder(model: EmoSEM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_mixin, "HfApi", Hub)
+    monkeypatch.setattr("model.emosem.export.check_push", lambda _: None)  # tests/model/emosem/test_hub.py
     Hub.uploads = {}
     model.save_pretrained(tmp_path / "run")
     model.push_to_hub("owner/plain")
@@ -245,14 +246,16 @@ def test_pushed_is_the_same_folder(model: EmoSEM, tmp_path: Path, monkeypatch: p
     (tmp_path / "metrics").mkdir()
     assert export(tmp_path / "run", tmp_path / "bare", tmp_path / "metrics")["scores"] == "none yet"
     write_json(tmp_path / "metrics" / "score.json", seal(SCORES))
-    done = export(tmp_path / "run", tmp_path / "out", tmp_path / "metrics", "owner/scored", private=True)
+    done = export(
+        tmp_path / "run", tmp_path / "out", tmp_path / "metrics", Push("owner/scored", private=True)
+    )
     assert done["hub"] == "https://hub/owner/scored"
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     pushed = Hub.uploads["owner/scored"]
     assert pushed == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert b"This model is the row emosem-single." in pushed["README.md"]
     with pytest.raises(RunFailed, match="is written, but could not be pushed to forbidden/x: 403"):
-        export(tmp_path / "run", tmp_path / "out", tmp_path / "metrics", "forbidden/x")
+        export(tmp_path / "run", tmp_path / "out", tmp_path / "metrics", Push("forbidden/x"))
     with pytest.raises(UserError, match="cannot write to the folder"):
         export(tmp_path / "run", tmp_path / "metrics" / "score.json" / "out", tmp_path / "metrics")
     with pytest.raises(UserError, match="is the run itself"):

@@ -8,8 +8,8 @@ import torch
 from segment_anything.modeling import TwoWayTransformer
 from torch.nn import functional as F
 
+from model.emosem.config import ScaConfig
 from model.emosem.network import EmoSEM, build_emosem
-from model.emosem.sca import ScaConfig
 from model.train.params import TrainParams
 from model.train.train import train
 from pipeline.common.errors import UserError

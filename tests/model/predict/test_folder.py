@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from model.predict import folder as module
-from model.predict.answer import PredictParams
 from model.predict.folder import RESUME_LOG, _write, predict_images, predictions_text
+from model.predict.params import PredictParams
 from model.predict.predictor import Predictor
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.emotions import EMOTIONS

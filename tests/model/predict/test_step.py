@@ -14,7 +14,7 @@ from model.data.cached_features import read_features
 from model.emosem.network import EmoSEM
 from model.emosem.pretrained import build_pretrained
 from model.predict import step as module
-from model.predict.answer import PredictParams
+from model.predict.params import PredictParams
 from model.predict.step import other_emotions, predict_items, predict_queries
 from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS

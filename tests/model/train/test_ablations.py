@@ -14,7 +14,7 @@ from dvc.utils.hydra import apply_overrides
 from cli import app
 from model.maps.predictions import read_predictions
 from model.predict import step as predict_module
-from model.predict.answer import PredictParams
+from model.predict.params import PredictParams
 from model.predict.step import predict_items
 from model.score.paper_tables.tables import build_tables, published
 from model.train.ablations import NEEDED, AblationsParams, share
