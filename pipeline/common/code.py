@@ -32,11 +32,14 @@ NEUTRAL = (
     "pipeline.common.read_ahead",  # when an item is read; the order stays
     "pipeline.common.sections",
     "pipeline.common.sums",  # refuses a file, or lets it be
+    "pipeline.fetch",  # brings files that are known by their hash
     "pipeline.parallel",  # where and in which order shards are made
     "pipeline.reader.remote_index",  # the same bytes from elsewhere
+    "model.emosem.encoder_search",  # where the encoders lie; which they are is told by their hash
     "model.emosem.export",
     "model.emosem.hub",
     "model.emosem.model_card",
+    "model.predict.encoders",
     "model.train.monitor",
 )
 """Modules and packages that cannot change a result: progress, messages, writing files, scheduling."""

@@ -121,24 +121,35 @@ def test_emotions_are_told_apart() -> None:
     assert parse_emotions(["all"]) == parse_emotions(["awe,all"]) == list(EMOTIONS)
 
 
-def test_the_lines_of_the_readme(
-    run: Path, pictures: Path, backbones: BackbonesParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", ["README.md", "docs/use_a_model.md"])
+def test_the_lines_of_the_docs(
+    page: str,
+    run: Path,
+    pictures: Path,
+    backbones: BackbonesParams,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    params = {
-        "backbones": {
-            "sam": {"checkpoint": str(backbones.sam.checkpoint)},
-            "clip": {"checkpoint": str(backbones.clip.checkpoint)},
-            "device": "cpu",
-        }
-    }
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    """In a folder with a trained run and its weights, as a clone is."""
     shutil.copytree(run, tmp_path / "runs" / "single")
+    shutil.copytree(backbones.sam.checkpoint.parent, tmp_path / "weights" / "tiny")
     shutil.copy(pictures / "wide.png", tmp_path / "painting.jpg")
     monkeypatch.chdir(tmp_path)
-    lines = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    lines = (ROOT / page).read_text().split("```python\n")[1].split("```")[0]
     found: dict[str, Any] = {}
-    exec(lines, found)  # noqa: S102 - our own lines
+    exec(lines.replace("MODEL", "runs/single"), found)  # noqa: S102 - our own lines
     answer = found["found"]
     assert answer.mask.shape == SIZES["wide.png"] and 0 <= answer.mask.min() <= answer.mask.max() <= 1
     assert isinstance(answer.explanations[0], str)
     assert isinstance(found["predictor"].model, EmoSEM)
+
+
+def test_a_params_file_names_the_encoders_too(
+    run: Path, pictures: Path, backbones: BackbonesParams, tmp_path: Path
+) -> None:
+    sections = {name: {"checkpoint": str(getattr(backbones, name).checkpoint)} for name in ("sam", "clip")}
+    params = {"backbones": sections | {"device": "cpu"}, "predict": {"seeds": [2, 5]}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    predictor = Predictor.from_params(run, tmp_path / "params.yaml")
+    (found,) = predictor.predict(pictures / "wide.png", "awe")
+    assert len(found["awe"].explanations) == 2
