@@ -262,6 +262,7 @@ def predict(
     request = read_request(
         model, path, emotion or ["all"], out, params or PARAMS, params is not None, weights or (), fetch
     )
+    print("predict: loading the model and its encoders", file=sys.stderr, flush=True)
     from model.predict.folder import predict_images, predictions_text, summary_text
 
     rows = predict_images(*request, overlay_side=overlay_size)
@@ -289,7 +290,10 @@ def export(
         str | None, typer.Option(help="Also push it to the Hugging Face hub, as OWNER/NAME.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: a private repository.")] = False,
-    params: ParamsFile = PARAMS,
+    params: Annotated[
+        Path | None,
+        typer.Option("--params", help="Where scores and weights lie; default: params.yaml, if there is one."),
+    ] = None,
     as_json: Json = False,
 ) -> Answer:
     """A trained model alone, with its card: weights, config, tokenizer, and the scores of this pipeline."""
@@ -299,8 +303,10 @@ def export(
 
     if private and push is None:
         raise typer.BadParameter("is about --push, which is not given", param_hint="--private")
-    read = Params.read(params)
-    where, backbones = read.section("paths", Paths), read.section("backbones", BackbonesParams)
+    where, backbones = Paths(), None
+    if params is not None or PARAMS.exists():
+        read = Params.read(params or PARAMS)
+        where, backbones = read.section("paths", Paths), read.section("backbones", BackbonesParams)
     target = None if push is None else Push(push, private)
     return _answer(save(checkpoint, out, where.metrics, target, backbones, with_encoders), as_json)
 

@@ -60,7 +60,8 @@ class Search:
 def cache_folder() -> Path:
     """Where fetched encoders are put by default: ``~/.cache/emosem/weights``, or below XDG_CACHE_HOME."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "emosem" / "weights"
+    home = os.path.expanduser("~")  # noqa: PTH111 - pathlib's raises where there is no home
+    return (Path(base) if base else Path(home) / ".cache") / "emosem" / "weights"
 
 
 def named_folders() -> list[Path]:
@@ -114,8 +115,8 @@ def find(encoder: Encoder, places: Sequence[Shelf], first: Path | None = None) -
 
 
 def _walk(place: Shelf) -> Iterator[Path]:
-    """Files in a folder, sorted, down to its depth; none where there is no such folder."""
-    for root, folders, names in os.walk(place.folder):
+    """Files in a folder, sorted, down to its depth, which ends circles of links too."""
+    for root, folders, names in os.walk(place.folder, followlinks=True):
         here = Path(root)
         deep = len(here.parts) - len(place.folder.parts)
         folders[:] = (

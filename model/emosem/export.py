@@ -138,6 +138,7 @@ def _encoders(
     scratch: Path,
 ) -> tuple[Provenance | None, dict[str, Path], str]:
     """The account of the encoders, files to lie beside the model, and a word about it. Raises `UserError`."""
+    print("export: loading the encoders, to note how they take pictures", file=sys.stderr, flush=True)
     from model.emosem import encoder_export
 
     here = encoder_export.locate(run, provenance, backbones)
@@ -153,7 +154,6 @@ def _encoders(
         raise ValueError("encoders without provenance")
     size = encoder_export.bytes_of(provenance, here)
     copies = size <= SMALL if wanted is None else wanted
-    print("export: loading the encoders, to note how they take pictures", file=sys.stderr, flush=True)
     found = encoder_export.describe(provenance, here, scratch, copies=copies)
     size = sum(file.stat().st_size for file in found.files.values()) if copies else size
     words = f"in the folder ({shown_bytes(size)})"

@@ -116,6 +116,9 @@ def test_a_safetensors_file_is_copied_and_all_is_noted(
         f for f in (tmp_path / "out").rglob("*") if f.is_file() and f.name not in ("SHA256SUMS", "README.md")
     }
     assert set(listed) == {f"{sha256_file(f)}  {f.relative_to(tmp_path / 'out').as_posix()}" for f in files}
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    export(run, tmp_path / "out", tmp_path, backbones=backbones)
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
     assert "Both are in the folder `encoders/`" in (tmp_path / "out" / "README.md").read_text()
 
 

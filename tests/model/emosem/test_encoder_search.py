@@ -53,6 +53,16 @@ def test_too_deep_hidden_or_another_file_is_not_found_and_hashes_are_told(
     assert found.others == (f"{wrong}: SHA-256 {hashlib.sha256(b'other bytes').hexdigest()}",)
 
 
+def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere" / "sam_vit_b.pth")
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "again").symlink_to(tmp_path / "w")
+    assert find(PLAIN, [Shelf(tmp_path / "w")]).found is None
+    (tmp_path / "w" / "sam").symlink_to(tmp_path / "elsewhere")
+    found = find(PLAIN, [Shelf(tmp_path / "w")]).found
+    assert found is not None and found.resolve() == tmp_path / "elsewhere" / "sam_vit_b.pth"
+
+
 def test_what_is_read_beside_the_weights_must_be_there_and_the_same(tmp_path: Path) -> None:
     sizes = b'{"depth": 2}'
     encoder = SamProvenance("tiny", SHA, files=(piece("sam.safetensors", DATA), piece("sam.json", sizes)))
