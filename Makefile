@@ -31,7 +31,7 @@ lint: $(VENV)/installed-dev
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check -e ".[all,dev]"
 	.venv-lock/bin/python -m pip freeze --all --exclude-editable | .venv-lock/bin/python .ci/lock.py > constraints.new
 	mv constraints.new constraints.txt
 	rm -rf .venv-lock
@@ -45,9 +45,9 @@ ablations: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e .
+	$(PIP) -e ".[all]"
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml $(LOCK) $(VENV)/installed
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[all,dev]"
 	touch $@

@@ -41,6 +41,19 @@ Scheduler = Annotated[
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Also redo the shards that had to leave artworks out.")
 ]
+Maps = Annotated[
+    Path | None,
+    typer.Option(help="Any method's maps: a folder of PAINTING_EMOTION.npy|png, or WESD's test_result.json."),
+]
+Texts = Annotated[
+    Path | None, typer.Option(help="Any method's texts: a .jsonl or .csv file of painting, emotion, text.")
+]
+Csv = Annotated[
+    Path | None, typer.Option(help="ArtEmis csv: emotions, utterances and styles of APOLO's items.")
+]
+Rows = Annotated[
+    Path | None, typer.Option("--csv", help="Write a row per item, and per file and line of no item.")
+]
 PARAMS = Path("params.yaml")
 
 
@@ -313,54 +326,100 @@ def export(
 
 @command()
 def score(
-    maps: Annotated[
-        Path | None,
-        typer.Option(
-            help="Score any method's maps: a folder of PAINTING_EMOTION.npy|png, or WESD's test_result.json."
-        ),
+    maps: Maps = None,
+    explanations: Texts = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another method's maps: paired tests on the same items.")
     ] = None,
+    against_explanations: Annotated[Path | None, typer.Option(help="The other method's texts.")] = None,
     entire_artwork: Annotated[
-        bool,
-        typer.Option("--entire-artwork", help="Is the protocol the published one? Takes APOLO and ArtEmis."),
+        bool, typer.Option("--entire-artwork", help="Is the protocol the published one? Takes APOLO alone.")
     ] = False,
     allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="With --maps: leave items without a map out, instead of IoU 0."),
+        bool, typer.Option("--allow-missing", help="Leave items without a map or text out, instead of IoU 0.")
     ] = False,
     apolo: Annotated[
-        Path | None,
-        typer.Option(help="With --maps or --entire-artwork: APOLO release; default: the one in params."),
+        Path | None, typer.Option(help="APOLO release, nothing else is needed; default: the one in params.")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="With --maps or --entire-artwork: APOLO split, val or test (default).")
-    ] = None,
+    artemis: Csv = None,
+    split: Annotated[str | None, typer.Option(help="APOLO split, val or test (default).")] = None,
+    csv: Rows = None,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> Answer:
-    """Score predictions by the APOLO protocol: every method of the pipeline, or anyone's maps."""
-    if maps is not None and entire_artwork:
-        raise typer.BadParameter("cannot be given with --maps", param_hint="--entire-artwork")
-    if allow_missing and maps is None:
-        raise typer.BadParameter("is about --maps, which is not given", param_hint="--allow-missing")
-    read = Params.read(params)
-    paths = read.section("paths", Paths)
-    if maps is None and not entire_artwork:
-        for option, given in (("--apolo", apolo), ("--split", split)):
-            if given is not None:
-                raise typer.BadParameter("is about --maps or --entire-artwork", param_hint=option)
-        table = paths.metrics / "score.md"
-        return _answer(_stage("score", read), as_json, lambda _: table.read_text(encoding="utf-8"))
-    from model.score import external_maps, protocol_check
-    from model.score.params import ScoreParams
-    from pipeline.utterances.params import UtterancesParams
+    """Score predictions by the APOLO protocol: every method of the pipeline, or anyone's maps and texts.
 
-    source = read.section("utterances", UtterancesParams)
-    arguments = (apolo or paths.apolo, split or "test", paths, read.section("score", ScoreParams))
-    if maps is None:
-        checked = protocol_check.check_protocol(*arguments, source=source)
-        return _answer(checked, as_json, protocol_check.protocol_text)
-    found = external_maps.score_external_maps(maps, *arguments, allow_missing, source)
-    return _answer(found, as_json, external_maps.scores_text)
+    For anyone's, the release named by --apolo is all that is needed (docs/score_your_method.md).
+    """
+    outside = maps is not None or explanations is not None
+    about = "--maps, --explanations or --entire-artwork"
+    _only_with("--maps or --explanations", outside, allow_missing=allow_missing, csv=csv)
+    _only_with("--maps", maps is not None, against=against)
+    _only_with("--explanations", explanations is not None, against_explanations=against_explanations)
+    _only_with(about, outside or entire_artwork, apolo=apolo, split=split, artemis=artemis)
+    if outside and entire_artwork:
+        why = "cannot be given with --maps or --explanations"
+        raise typer.BadParameter(why, param_hint="--entire-artwork")
+    if not outside and not entire_artwork:
+        read = Params.read(params)
+        table = read.section("paths", Paths).metrics / "score.md"
+        return _answer(_stage("score", read), as_json, lambda _: table.read_text(encoding="utf-8"))
+    # whoever only scores has no checkout, and no params file
+    read = Params(params, {}) if params == PARAMS and not params.is_file() else Params.read(params)
+    if entire_artwork:
+        return _entire_artwork(read, apolo, split, artemis, as_json)
+    from model.score import external_maps, external_rows, external_text
+    from pipeline.backbones.params import BackbonesParams
+
+    if csv is not None:
+        external_rows.check_target(csv)
+    found = external_maps.score_external_maps(
+        external_maps.Files(maps, explanations),
+        **_release(read, apolo, split),
+        allow_missing=allow_missing,
+        against=external_maps.Files(against, against_explanations),
+        artemis=artemis,
+        backbones=read.section("backbones", BackbonesParams),
+    )
+    if csv is not None:
+        external_rows.write_rows(csv, found.rows)
+    return _answer(found.report, as_json, external_text.scores_text)
+
+
+def _only_with(needed: str, there: bool, **options: Any) -> None:
+    """Refuse options of a kind of scoring that was not asked for."""
+    for name, given in options.items():
+        if given and not there:
+            hint = f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"is about {needed}, which is not given", param_hint=hint)
+
+
+def _release(params: Params, apolo: Path | None, split: str | None) -> dict[str, Any]:
+    """What is scored, and by which protocol, as arguments of a library call."""
+    from model.score.params import ScoreParams
+    from pipeline.releases.source import PLAIN
+
+    paths, source = params.section("paths", Paths), PLAIN
+    if "utterances" in params.sections:  # its params need Pillow, which whoever only scores does without
+        from pipeline.utterances.params import UtterancesParams
+
+        source = params.section("utterances", UtterancesParams)
+    return {
+        "apolo": apolo or paths.apolo,
+        "split": split or "test",
+        "paths": paths,
+        "params": params.section("score", ScoreParams),
+        "source": source,
+    }
+
+
+def _entire_artwork(
+    params: Params, apolo: Path | None, split: str | None, artemis: Path | None, as_json: bool
+) -> Answer:
+    from model.score.protocol_check import check_protocol, protocol_text
+
+    found = check_protocol(**_release(params, apolo, split), artemis=artemis)
+    return _answer(found, as_json, protocol_text)
 
 
 @command("label-card")

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.alignment.networks import EmotionClassifier
 from model.metrics import text
-from model.score.clipscore_images import PictureJudge
 from pipeline.common.emotions import ALL_EMOTIONS
 from pipeline.releases.apolo import ApoloItem
+
+if TYPE_CHECKING:  # both need torch, and whoever scores without them has none
+    from model.alignment.networks import EmotionClassifier
+    from model.score.clipscore_images import PictureJudge
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,10 @@ class Draw:
 
     texts: Sequence[str]
     """Per item; empty where the method has none."""
-    emotions: list[str | None]
-    """Per item, the emotion that the classifier reads."""
+    emotions: list[str | None] | None
+    """Per item, the emotion that the classifier reads; None without a classifier."""
     clipscores: np.ndarray
-    """float64 (N,); NaN where the picture cannot be read."""
+    """float64 (N,); NaN where the picture cannot be read, and without a CLIP."""
     scores: text.TextScores | None
     """BLEU, METEOR, ROUGE-L; None where they could not be run."""
 
@@ -62,8 +65,8 @@ class MethodExplanations:
         return self.draws[0].texts
 
     @property
-    def emotions(self) -> list[str | None]:
-        """Those read in the first draw."""
+    def emotions(self) -> list[str | None] | None:
+        """Those read in the first draw; None without a classifier."""
         return self.draws[0].emotions
 
     @property
@@ -75,21 +78,29 @@ class MethodExplanations:
 def score_explanations(
     items: ReferenceItems,
     draws: Mapping[str, Sequence[Sequence[str]]],
-    classifier: EmotionClassifier,
-    pictures: PictureJudge,
+    classifier: "EmotionClassifier | None",
+    pictures: "PictureJudge | None",
 ) -> tuple[dict[str, MethodExplanations], list[str]]:
     """Judge every method's explanations; also a line for every metric that could not be run.
 
     `draws`: method -> draw -> text per item; nucleus sampling makes one draw noisy. With several, a column
     is the mean over draws and `COLUMN_sd` its sample deviation. An empty text is wrong in every metric.
-    Pictures that cannot be read are left out of CLIPScore.
+    Pictures that cannot be read are left out of CLIPScore. Without a classifier there is no EA, without
+    pictures no CLIPScore, and where an item has no reference nothing that needs one.
     """
+    bare = sum(not references for references in items.references)
     corpora = {
         f"{name} {d}": [text.Pair(answer, refs) for answer, refs in zip(draw, items.references, strict=True)]
         for name, several in draws.items()
         for d, draw in enumerate(several)
+        if not bare
     }
     scores, problems = text.score_texts(corpora)
+    if bare and draws:
+        problems.append(
+            f"BLEU, METEOR and ROUGE-L are absent: of {len(items.references)} items {bare} have no utterance "
+            "to compare with"
+        )
     explanations = {}
     for name, several in draws.items():
         judged = [
@@ -103,21 +114,25 @@ def score_explanations(
 def _judge(
     items: ReferenceItems,
     draw: Sequence[str],
-    classifier: EmotionClassifier,
-    pictures: PictureJudge,
+    classifier: "EmotionClassifier | None",
+    pictures: "PictureJudge | None",
     scores: text.TextScores | None,
 ) -> Draw:
     filled = [bool(answer.strip()) for answer in draw]
-    labels = classifier.classify(draw)
-    read = [ALL_EMOTIONS[i] if any_text else None for i, any_text in zip(labels, filled, strict=True)]
-    seen = pictures.score(items.keys, draw)
+    read: list[str | None] | None = None
+    if classifier is not None:
+        labels = classifier.classify(draw)
+        read = [ALL_EMOTIONS[i] if any_text else None for i, any_text in zip(labels, filled, strict=True)]
+    seen = np.full(len(draw), np.nan) if pictures is None else pictures.score(items.keys, draw)
     return Draw(draw, read, np.where(np.array(filled) | np.isnan(seen), seen, 0.0), scores)
 
 
 def _row(items: ReferenceItems, draw: Draw) -> dict[str, float]:
     """Columns of one draw."""
-    right = [read == emotion for read, emotion in zip(draw.emotions, items.emotions, strict=True)]
-    row = {"ea": 100.0 * float(np.mean(right))}
+    row: dict[str, float] = {}
+    if draw.emotions is not None:
+        right = [read == emotion for read, emotion in zip(draw.emotions, items.emotions, strict=True)]
+        row["ea"] = 100.0 * float(np.mean(right))
     if draw.scores is not None:
         row |= draw.scores.row
     if not np.isnan(draw.clipscores).all():

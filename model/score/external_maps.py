@@ -1,270 +1,254 @@
-"""Anyone's maps by the APOLO protocol: ``PAINTING_EMOTION.npy|png`` in a folder, or WESD's test_result.json.
+"""Anyone's maps and explanations by the APOLO protocol: how every other method gets its row.
 
-How every other method gets its row. Nothing is silently scored: an item without a map, a file of no item, a
-second map of one item and a map that cannot be used are listed by name.
+Nothing is silently scored or left out: every record of apolo.json, every map and every line of explanations
+is a row with what became of it (`external_rows`), and the counts on the screen are counts of those rows.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from model.maps.map_files import decode_npy, decode_png
 from model.maps.method import Method
-from model.metrics.segmentation import scaled
-from model.score.items import item_name, read_released_items
+from model.score.explanations import MethodExplanations, ReferenceItems, score_explanations
+from model.score.external_judges import find_pictures, open_judges
+from model.score.external_masks import MapNotes, kept_items, part_of, score_submitted_maps
+from model.score.external_rows import Submission, explained, find_styles, make_rows
+from model.score.items import ReleasedItems, item_name, read_released_items
+from model.score.named_maps import NamedMaps, open_maps
+from model.score.named_texts import NamedTexts, open_texts
 from model.score.params import ScoreParams
-from model.score.score_masks import MapTable, score_masks, sweep_masks
-from model.score.wesd_results import as_logits, emotion_map, read_results
-from pipeline.common.arrays import read_file
+from model.score.score_masks import MapTable
+from model.score.scores import Scores, find_draws
+from model.score.statistics.bootstrap import summarise
+from model.score.statistics.cells import score_cells
+from pipeline.backbones.params import BackbonesParams
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import as_json
 from pipeline.common.params import Paths
 from pipeline.releases.apolo import ApoloItem
-from pipeline.releases.names import plain_name
 from pipeline.releases.source import PLAIN, Source
 
-SUFFIXES = {".npy": decode_npy, ".png": decode_png}
-NAMED = 20
-"""Names shown to people at most; JSON holds all."""
-COLUMNS = ("seg_pr25", "seg_pr50", "box_pr25", "box_pr50")
+
+@dataclass(frozen=True)
+class Files:
+    """Where one method's results lie; none, one or both."""
+
+    maps: Path | None = None
+    """Folder, or WESD's test_result.json, see `open_maps`."""
+    explanations: Path | None = None
+    """See `open_texts`."""
+
+    def __bool__(self) -> bool:
+        return self.maps is not None or self.explanations is not None
 
 
-@dataclass
-class NamedMaps:
-    """Maps by the name of their item, found under any spelling of it."""
+@dataclass(frozen=True)
+class ExternalScores:
+    """What was found."""
 
-    title: str
-    """Of the method: the folder's or file's name."""
-    readers: dict[str, tuple[str, Callable[[str], np.ndarray]]] = field(default_factory=dict)
-    """Plain name of an item -> (name of its map, reader of the map for an emotion)."""
-    duplicates: list[str] = field(default_factory=list)
-    """Maps whose item has another map before them; not scored."""
-
-    def add(self, name: str, shown: str, read: Callable[[str], np.ndarray]) -> None:
-        """Take in the map of ``PAINTING_EMOTION``; `shown` is what its file or record is called."""
-        first = self.readers.setdefault(plain_name(name), (shown, read))
-        if first[1] is not read:
-            self.duplicates.append(shown)
-
-    def of_no_item(self, items: Iterable[ApoloItem]) -> list[str]:
-        """Maps that belong to none of the items."""
-        wanted = {plain_name(item_name(item)) for item in items}
-        return [shown for name, (shown, _) in self.readers.items() if name not in wanted]
-
-    def has(self, item: ApoloItem) -> bool:
-        """Whether there is a map of the item."""
-        return plain_name(item_name(item)) in self.readers
-
-    def read(self, item: ApoloItem) -> np.ndarray | None:
-        """An item's map, or None where there is none. Raises `ValueError` for one that cannot be used."""
-        found = self.readers.get(plain_name(item_name(item)))
-        return None if found is None else found[1](item.emotion)
-
-
-def open_maps(path: Path) -> NamedMaps:
-    """A folder of maps, or WESD's results in a ``.json`` file. Raises `UserError` when it is neither."""
-    if path.suffix.lower() == ".json" and not path.is_dir():
-        return _open_results(path)
-    if not path.is_dir():
-        raise UserError(
-            f"{path} is no folder of maps PAINTING_EMOTION.npy or .png, nor WESD's test_result.json"
-        )
-    maps = NamedMaps(path.resolve().name)
-    for file in sorted(path.iterdir()):
-        decode = SUFFIXES.get(file.suffix.lower())
-        if decode is not None:
-            maps.add(file.stem, file.name, _file_reader(file, decode))
-    if not maps.readers:
-        raise UserError(f"{path} holds no map: expected files PAINTING_EMOTION.npy or .png")
-    return maps
-
-
-def _file_reader(file: Path, decode: Callable[[bytes], np.ndarray]) -> Callable[[str], np.ndarray]:
-    def read(_emotion: str) -> np.ndarray:
-        return decode(read_file(file))
-
-    return read
-
-
-def _open_results(path: Path) -> NamedMaps:
-    maps = NamedMaps(path.stem)
-    for name, matrix in read_results(path):
-        maps.add(name, name, _result_reader(matrix))
-    if not maps.readers:
-        raise UserError(f"{path} holds no record; expected WESD's test_result.json")
-    return maps
-
-
-def _result_reader(matrix: Any) -> Callable[[str], np.ndarray]:
-    """Holds the record as an array, a tenth of its size as lists, or what is wrong with it."""
-    try:
-        logits = as_logits(matrix)
-    except ValueError as error:
-        return _refusal(str(error))
-    return lambda emotion: emotion_map(logits, emotion)
-
-
-def _refusal(why: str) -> Callable[[str], np.ndarray]:
-    def read(_emotion: str) -> np.ndarray:
-        raise ValueError(why)
-
-    return read
-
-
-# ---- scoring ---------------------------------------------------------------------------------------
+    report: dict[str, Any]
+    """See `score_external_maps`."""
+    rows: list[dict[str, Any]]
+    """One per method and record, and one per file or line that belongs to none, see `external_rows`."""
 
 
 def score_external_maps(
-    maps: Path,
+    files: Files,
     apolo: Path,
     split: str,
     paths: Paths,
     params: ScoreParams,
+    *,
     allow_missing: bool = False,
+    against: Files | None = None,
     source: Source = PLAIN,
-) -> dict[str, Any]:
-    """Score anyone's maps (any size, any range) by the APOLO protocol.
-
-    Beside the fixed threshold, the row has scores at the one that suits the val items best, where the maps
-    hold val items; ``val_items`` says how many.
+    artemis: Path | None = None,
+    backbones: BackbonesParams | None = None,
+) -> ExternalScores:
+    """Score anyone's maps (any size, any range) and explanations by the APOLO protocol; masks also at the
+    threshold that suits a method's maps of val items (``val_items`` of them) best.
 
     Args:
-        maps: folder, or WESD's test_result.json; see `open_maps`.
+        files: the method's maps, explanations or both.
         apolo: the APOLO release.
         split: APOLO's, val or test.
-        paths: where the ArtEmis csv lies, or the tables of the utterances step.
-        params: the protocol.
-        allow_missing: leave items without a map out of the denominator; the row is marked by ``left_out``.
-        source: how that csv is read.
+        paths: where the ArtEmis csv, pictures and the emotion classifier lie, if anywhere.
+        params: the protocol, and the bootstrap.
+        allow_missing: leave out items that a method does not answer, for all; rows say how many.
+        against: a second method, on the same items: paired tests.
+        source, artemis: how an ArtEmis csv is read, and the csv; see `read_released_items`.
+        backbones: the CLIP of CLIPScore where the params name none, and the device.
 
     Returns:
-        The row and, by name, items without a map ("missing", IoU 0 or left out), maps of no item ("extra"),
-        second maps of an item ("duplicates"), maps that look transposed but are scored ("flagged"), and what
-        could not be used ("problems").
+        ``rows``, one per method; ``statistics``, see `bootstrap.summarise`; ``counts``, see `make_rows`;
+        ``absent``, metrics that could not be run. And of the first method by name: ``missing`` (no map),
+        ``extra`` (maps of no item), ``duplicates`` (second maps), ``flagged`` (scored, but they look
+        transposed) and ``problems`` (what could not be used).
 
     Raises:
-        UserError: the maps, the items or the release cannot be read, or no map is named after an item.
+        UserError: files or the release cannot be read, or nothing that was handed in is of an item.
     """
-    named = open_maps(maps)
-    items, every, notes = read_released_items(apolo, split, paths, source)
-    _require_one(named, items, maps, split)
-    flagged: dict[str, str] = {}
-    broken: dict[str, str] = {}
-    method = Method(named.title, _reader(named, params, flagged, broken))
-    val = [item for item in every if item.split == "val" and named.has(item)]
-    sweep = sweep_masks(val, [method], params)[0]
-    chosen = None if sweep is None else sweep.best(params.threshold)
-    table = score_masks(items, [method], params, [chosen], missing=np.nan if allow_missing else 0.0)
-    names = [item_name(item) for item in items]
-    missing = [name for name, why in zip(names, table.problems[0], strict=True) if why == "missing"]
-    row: dict[str, Any] = {"method": method.name, **table.rates(0), "missing": len(missing)}
-    if sweep is not None:
-        row["val_items"] = len(sweep.ious)
-    if allow_missing:
-        row["left_out"] = len(missing)
-    return {
+    entries = _open([files, *([against] if against else [])])
+    released = read_released_items(apolo, split, paths, source, artemis)
+    _check_names(entries, released)
+    masks, sweeps, notes = score_submitted_maps(entries, released, params, allow_missing)
+    kept = kept_items(entries, released.items, masks, allow_missing)
+    items = [item for item, keep in zip(released.items, kept, strict=True) if keep]
+    pictures = find_pictures(paths.wikiart, released.items)
+    texts, absent, judges = _score_texts(
+        entries, items, paths, params, backbones or BackbonesParams(), pictures
+    )
+    scores = Scores(items, [entry.title for entry in entries], part_of(masks, kept), sweeps, texts, absent)
+    styles = find_styles(released.items, pictures)
+    rows, counts = make_rows(entries, released, masks, scores, styles)
+    report = {
         "data": f"{apolo}, {split}",
-        "items": {"apolo": len(items), "counted": int(table.counted.sum()), "rejected": len(notes)},
-        "rows": [row],
         "protocol": {k: v for k, v in as_json(params).items() if k not in ("clip", "split")},
-        "missing": missing,
-        "extra": named.of_no_item(every),
-        "duplicates": named.duplicates,
-        "flagged": [f"{name}: {flagged[name]}" for name in names if name in flagged],
-        "problems": notes + _unusable(names, table) + _unusable_val(broken, names),
+        "counts": counts,
+        "judges": judges,
+        "statistics": _summary(scores, styles, params),
+        **_described(entries, released, masks, scores, allow_missing),
+        **_named(entries[0], released, masks, notes[0]),
+    }
+    return ExternalScores(report, rows)
+
+
+# ---- reading ---------------------------------------------------------------------------------------
+
+
+def _open(several: Sequence[Files]) -> list[Submission]:
+    """The methods, under names that differ. Raises `UserError`."""
+    entries = []
+    for files in several:
+        maps = None if files.maps is None else open_maps(files.maps)
+        texts = None if files.explanations is None else open_texts(files.explanations)
+        title = maps.title if maps is not None else texts.title if texts is not None else ""
+        entries.append(Submission(title, maps, texts))
+    if len({entry.title for entry in entries}) < len(entries):  # runs/a/maps and runs/b/maps
+        parents = [(files.maps or files.explanations or Path()).resolve().parent.name for files in several]
+        wholes = [f"{parent}/{entry.title}" for parent, entry in zip(parents, entries, strict=True)]
+        if len(set(wholes)) < len(wholes):
+            wholes = [f"{name} ({number})" for number, name in enumerate(wholes, start=1)]
+        entries = [replace(entry, title=name) for entry, name in zip(entries, wholes, strict=True)]
+    return entries
+
+
+def _check_names(entries: Sequence[Submission], released: ReleasedItems) -> None:
+    """Raise `UserError` where nothing that was handed in is of an item: wrong names, or wrong data."""
+    handed_in: list[tuple[str, str, NamedMaps | NamedTexts | None]] = []
+    for entry in entries:
+        handed_in += [("maps", entry.title, entry.maps), ("explanations", entry.title, entry.texts)]
+    for kind, title, names in handed_in:
+        if names is None:
+            continue
+        strangers = names.of_no_item(released.items)
+        total = len(names.readers if isinstance(names, NamedMaps) else names.texts)
+        if len(strangers) == total:
+            first = released.items[0]
+            raise UserError(
+                f"none of the {total} {kind} in {title} is named after one of the {len(released.items)} "
+                f"{first.split} items: expected names like {item_name(first)}, found "
+                f"{next(iter(strangers.values()))}"
+            )
+
+
+# ---- the report ------------------------------------------------------------------------------------
+
+
+def _score_texts(
+    entries: Sequence[Submission],
+    items: Sequence[ApoloItem],
+    paths: Paths,
+    params: ScoreParams,
+    backbones: BackbonesParams,
+    pictures: Mapping[str, Path],
+) -> tuple[dict[str, MethodExplanations], list[str], list[str]]:
+    """Judged explanations of the methods that explain, and lines: metrics that are absent, what judged."""
+    methods = [Method(entry.title, _no_map, explanations=explained(entry, items)) for entry in entries]
+    draws = find_draws(items, methods)
+    if not draws:
+        return {}, [], []
+    judges = open_judges(paths, params.clip, backbones, pictures)
+    count = len(items) * sum(map(len, draws.values()))
+    print(f"score: {count:,} explanations are judged", file=sys.stderr, flush=True)
+    found, absent = score_explanations(ReferenceItems.of(items), draws, judges.classifier, judges.pictures)
+    return found, [*judges.absent, *absent], judges.used
+
+
+def _no_map(item: ApoloItem, height: int, width: int) -> None:
+    return None
+
+
+def _summary(scores: Scores, styles: Mapping[str, str], params: ScoreParams) -> dict[str, Any]:
+    """Intervals, tests and breakdowns. Raises `UserError` where no metric has a value."""
+    if not score_cells(scores).cells:
+        raise UserError(f"nothing could be scored: {'; '.join(scores.absent)}")
+    return summarise(scores, styles, params.statistics)
+
+
+def _described(
+    entries: Sequence[Submission],
+    released: ReleasedItems,
+    masks: MapTable,
+    scores: Scores,
+    allow_missing: bool,
+) -> dict[str, Any]:
+    """What was scored, the methods' rows, and the metrics that none has."""
+    counted = int(masks.counted.sum())
+    rows = []
+    for m, entry in enumerate(entries):
+        row = _row(scores, m, entry)
+        if entry.maps is not None:
+            row["missing"] = len(_missing(released, masks, m))
+        rows.append(row | ({"left_out": counted - len(scores.items)} if allow_missing else {}))
+    return {
+        "source": released.source,
+        "items": {
+            "apolo": len(released.items),
+            "counted": counted,
+            "rejected": len(released.rejects),
+        },
+        "rows": rows,
+        "absent": list(scores.absent),
     }
 
 
-def _require_one(named: NamedMaps, items: Sequence[ApoloItem], maps: Path, split: str) -> None:
-    """Raise `UserError` where no map is of any item."""
-    if not any(named.has(item) for item in items):
-        wrong = next(iter(named.readers.values()))[0]
-        raise UserError(
-            f"none of the {len(named.readers)} maps in {maps} is named after one of the {len(items)} {split} "
-            f"items: expected names like {item_name(items[0])}, found {wrong}"
-        )
+def _row(scores: Scores, m: int, entry: Submission) -> dict[str, Any]:
+    """One method's numbers."""
+    row: dict[str, Any] = {"method": entry.title, **scores.masks.rates(m), "items": len(scores.items)}
+    sweep, own = scores.sweeps[m], scores.explanations.get(entry.title)
+    if sweep is not None:
+        row["val_items"] = len(sweep.ious)
+    return row | (own.row if own else {})
 
 
-def _reader(
-    named: NamedMaps, params: ScoreParams, flagged: dict[str, str], broken: dict[str, str]
-) -> Callable[[ApoloItem, int, int], np.ndarray | None]:
-    """As `method.scaled_maps`; notes in `flagged` the maps whose shape is the label's, transposed, and in
-    `broken` those that cannot be used."""
-
-    def read(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
-        try:
-            return usable(item, height, width)
-        except ValueError as error:
-            broken[item_name(item)] = str(error)
-            raise
-
-    def usable(item: ApoloItem, height: int, width: int) -> np.ndarray | None:
-        map_ = named.read(item)
-        if map_ is None:
-            return None
-        if height != width and map_.shape == (width, height):
-            flagged[item_name(item)] = (
-                f"the map has shape {map_.shape} and the label {(height, width)}: transposed? "
-                "It was scored as it is, resized"
-            )
-        return scaled(map_, height, width, params.scaling)
-
-    return read
-
-
-def _unusable_val(broken: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """Maps that did not count for the threshold; `names` are the items whose maps `_unusable` lists."""
-    return [f"{name} (val): unusable map: {broken[name]}" for name in sorted(broken.keys() - set(names))]
-
-
-def _unusable(names: Sequence[str], table: MapTable) -> list[str]:
+def _named(entry: Submission, released: ReleasedItems, masks: MapTable, noted: MapNotes) -> dict[str, Any]:
+    """What is listed by name of the first method's maps."""
+    names = [item_name(item) for item in released.items]
     labels = [
-        f"{name}: label: {why}" for name, why in zip(names, table.labels, strict=True) if why is not None
+        f"{name}: label: {why}" for name, why in zip(names, masks.labels, strict=True) if why is not None
     ]
-    maps = [
+    problems = [
         f"{name}: {why}"
-        for name, why in zip(names, table.problems[0], strict=True)
+        for name, why in zip(names, masks.problems[0], strict=True)
         if why is not None and why != "missing"
     ]
-    return labels + maps
-
-
-# ---- for people ------------------------------------------------------------------------------------
-
-
-def scores_text(found: Mapping[str, Any]) -> str:
-    """What `score_external_maps` found, for people."""
-    row, items, protocol = found["rows"][0], found["items"], found["protocol"]
-    lines = [
-        f"{found['data']}: {items['apolo']} items, {items['counted']} with a usable label",
-        f"{'threshold':>28}  {'items':>6}  " + "  ".join(f"{column:>8}" for column in COLUMNS),
-        _rates(f"{protocol['threshold']:g} (fixed)", row, ""),
+    val = [
+        f"{name} (val): unusable map: {noted.broken[name]}"
+        for name in sorted(noted.broken.keys() - set(names))
     ]
-    if "threshold_val" in row:
-        lines.append(_rates(f"{row['threshold_val']:g} (best on {row['val_items']} val items)", row, "_val"))
-    if row.get("left_out"):
-        lines.append(
-            f"NOT COMPARABLE with published rows: {row['left_out']} items without a map are left out, as "
-            "--allow-missing asks"
-        )
-    counted = "left out" if "left_out" in row else "IoU 0"
-    for key, meaning in (
-        ("missing", f"items without a map ({counted})"),
-        ("extra", "maps of no APOLO item (not scored)"),
-        ("duplicates", "second maps of an item (not scored; the first by name was)"),
-    ):
-        if found[key]:
-            rest = f" and {len(found[key]) - NAMED} more" if len(found[key]) > NAMED else ""
-            lines.append(f"{len(found[key])} {meaning}: {', '.join(found[key][:NAMED])}{rest}")
-    for line in (*found["flagged"], *found["problems"]):
-        lines.append(f"- {line}")
-    return "\n".join(lines)
+    return {
+        "missing": _missing(released, masks, 0),
+        "extra": list(entry.maps.of_no_item(released.every).values()) if entry.maps else [],
+        "duplicates": entry.maps.duplicates if entry.maps else [],
+        "flagged": [f"{name}: {noted.flagged[name]}" for name in names if name in noted.flagged],
+        "problems": released.notes + labels + problems + val,
+    }
 
 
-def _rates(title: str, row: Mapping[str, Any], suffix: str) -> str:
-    cells = (row.get(f"{column}{suffix}") for column in COLUMNS)
-    numbers = "  ".join(f"{'-' if value is None else format(value, '.2f'):>8}" for value in cells)
-    return f"{title:>28}  {row['items']:>6}  {numbers}"
+def _missing(released: ReleasedItems, masks: MapTable, m: int) -> list[str]:
+    """Names of the items, with a usable label, that have no map of a method."""
+    problems = zip(released.items, masks.problems[m], strict=True)
+    return [item_name(item) for item, why in problems if why == "missing"]

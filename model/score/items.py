@@ -1,5 +1,6 @@
 """The APOLO items that are scored, and why others are not."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,11 +10,36 @@ from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.tables import table_file
 from pipeline.releases.apolo import ApoloItem, load_items
+from pipeline.releases.apolo_alone import load_items_alone
+from pipeline.releases.apolo_arrays import MAPS
 from pipeline.releases.apolo_ids import load_items_of_csv
+from pipeline.releases.artemis import Reject
+from pipeline.releases.names import plain_name
 from pipeline.releases.source import PLAIN, Source
 
 ApoloItems = tuple[list[ApoloItem], list[ApoloItem], list[str]]
 """(items of the split, items of both splits, what is wrong with others)."""
+
+
+@dataclass(frozen=True)
+class ReleasedItems:
+    """The items of a release, and where their emotions and utterances come from."""
+
+    items: list[ApoloItem]
+    """Of the split, in the order of apolo.json; at least one."""
+    every: list[ApoloItem]
+    """Of both splits."""
+    rejects: list[Reject]
+    """The records that are no items."""
+    labels: frozenset[str]
+    """Plain names, ``PAINTING_EMOTION``, of all label files: also of those that are no item's."""
+    source: str
+    """What else than apolo.json was read, for people."""
+
+    @property
+    def notes(self) -> list[str]:
+        """The rejects as lines."""
+        return _lines(self.rejects)
 
 
 def read_tables(paths: Paths) -> tuple[pa.Table, pa.Table]:
@@ -24,7 +50,7 @@ def read_tables(paths: Paths) -> tuple[pa.Table, pa.Table]:
 def find_items(apolo: Path, split: str, utterances: pa.Table, artworks: pa.Table) -> ApoloItems:
     """The items whose artworks and utterances are in the tables. `UserError` without any."""
     every, rejects = load_items(apolo, utterances, artworks)
-    return _of_split(apolo, split, every, [f"{reject.reason}: {reject.detail}" for reject in rejects])
+    return _of_split(apolo, split, every, rejects), every, _lines(rejects)
 
 
 def read_items(apolo: Path, split: str, paths: Paths) -> ApoloItems:
@@ -32,22 +58,44 @@ def read_items(apolo: Path, split: str, paths: Paths) -> ApoloItems:
     return find_items(apolo, split, *read_tables(paths))
 
 
-def read_released_items(apolo: Path, split: str, paths: Paths, source: Source = PLAIN) -> ApoloItems:
-    """The items by the ArtEmis csv alone: no picture is needed, and none can be left out for its picture.
+def read_released_items(
+    apolo: Path, split: str, paths: Paths, source: Source = PLAIN, artemis: Path | None = None
+) -> ReleasedItems:
+    """The items of anyone's APOLO release; no picture is needed, and none can be left out for its picture.
 
-    Without the csv, as `read_items`. `UserError` without any item.
+    By the csv `artemis`, read as `source` says. Without one by the first that knows any item of the release:
+    the params' csv, the tables of the utterances step, the release alone. `UserError` without any item.
     """
-    if not paths.artemis.is_file():
-        return read_items(apolo, split, paths)
-    every, rejects = load_items_of_csv(apolo, paths.artemis, source)
-    return _of_split(apolo, split, every, [f"{reject.reason}: {reject.detail}" for reject in rejects])
+    every: list[ApoloItem] = []
+    csv = artemis or paths.artemis
+    read = f"ArtEmis csv {csv}"
+    if artemis is not None or csv.is_file():
+        try:
+            every, rejects = load_items_of_csv(apolo, csv, source)
+        except UserError:
+            if artemis is not None or apolo == paths.apolo:  # else the params' csv may be of another release
+                raise
+    if not every and artemis is None and (paths.step("utterances") / "utterances.parquet").is_file():
+        every, rejects = load_items(apolo, *read_tables(paths))
+        read = f"tables in {paths.step('utterances')}"
+    if not every and artemis is None:
+        every, rejects = load_items_alone(apolo)
+        read = "the release alone"
+    items = _of_split(apolo, split, every, rejects)
+    labels = frozenset(plain_name(file.stem) for file in (apolo / MAPS).glob("*.npy"))
+    return ReleasedItems(items, every, rejects, labels, read)
 
 
-def _of_split(apolo: Path, split: str, every: list[ApoloItem], notes: list[str]) -> ApoloItems:
+def _lines(rejects: list[Reject]) -> list[str]:
+    return [f"{reject.reason}: {reject.detail}" for reject in rejects]
+
+
+def _of_split(apolo: Path, split: str, every: list[ApoloItem], rejects: list[Reject]) -> list[ApoloItem]:
     items = [item for item in every if item.split == split]
     if not items:
-        raise UserError(f"{apolo} has no usable {split} item; {notes[0] if notes else 'it lists none'}")
-    return items, every, notes
+        why = _lines(rejects)[0] if rejects else "it lists none"
+        raise UserError(f"{apolo} has no usable {split} item; {why}")
+    return items
 
 
 def item_name(item: ApoloItem) -> str:

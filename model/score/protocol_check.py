@@ -48,6 +48,7 @@ def check_protocol(
     params: ScoreParams,
     published: Published = PRINTED,
     source: Source = PLAIN,
+    artemis: Path | None = None,
 ) -> dict[str, Any]:
     """Count what the all-ones prediction gets right, by the params' protocol and by every other switch.
 
@@ -55,7 +56,8 @@ def check_protocol(
     where the items are not as many test items as the published), ``switches`` (those that meet the published
     counts), ``verdict`` (a sentence) and ``problems``. Raises `UserError` without items.
     """
-    items, _, notes = read_released_items(apolo, split, paths, source)
+    released = read_released_items(apolo, split, paths, source, artemis)
+    items = released.items
     judged = in_threads(lambda item: _ious(item, params), items)
     ious = np.array([row for row in judged if not isinstance(row, str)]).reshape(-1, 1 + len(SWITCHES))
     problems = [
@@ -90,7 +92,7 @@ def check_protocol(
         "switches": fitting if comparable else [],
         "variants": variants,
         "verdict": verdict,
-        "problems": notes + problems,
+        "problems": released.notes + problems,
     }
 
 

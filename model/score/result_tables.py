@@ -78,7 +78,7 @@ def item_table(scores: Scores) -> pa.Table:
             }
             if own is not None and counts:
                 place = int(places[i])
-                row |= {"explanation": own.texts[place], "ea": own.emotions[place]}
+                row |= {"explanation": own.texts[place], "ea": own.emotions and own.emotions[place]}
                 row["clipscore"] = _or_none(own.clipscores[place])
             rows.append(row)
     return pa.Table.from_pylist(rows, schema=ITEM_SCORES)
@@ -100,7 +100,7 @@ def text_table(scores: Scores) -> pa.Table:
                         "emotion": item.emotion,
                         "draw": d,
                         "explanation": draw.texts[i],
-                        "ea": draw.emotions[i],
+                        "ea": draw.emotions and draw.emotions[i],
                         "clipscore": _or_none(draw.clipscores[i]),
                         "rouge_l": None if text is None else float(text.rouge_l[i]),
                         "bleu": None if text is None else text.bleu[i].tolist(),

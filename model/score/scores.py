@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.maps.method import Method, item_id
 from model.metrics.thresholds import Sweep
 from model.score.explanations import MethodExplanations, ReferenceItems, score_explanations
-from model.score.inputs import ScoreInputs
 from model.score.params import ScoreParams
 from model.score.score_masks import MapTable, score_masks, sweep_masks
 from pipeline.common.errors import UserError
 from pipeline.releases.apolo import ApoloItem
+
+if TYPE_CHECKING:  # it needs torch, and whoever scores maps of elsewhere has none
+    from model.score.inputs import ScoreInputs
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Scores:
         return rows
 
 
-def compute_scores(inputs: ScoreInputs, params: ScoreParams) -> Scores:
+def compute_scores(inputs: "ScoreInputs", params: ScoreParams) -> Scores:
     """Score every method. Raises `UserError` when no item has a usable label."""
     sweeps = sweep_masks(inputs.val, inputs.methods, params)
     chosen = [None if sweep is None else sweep.best(params.threshold) for sweep in sweeps]

@@ -39,6 +39,12 @@ def main(run: Callable[[], Any], name: str) -> None:
         _end(2, f"{name}: {error}")
     except RunFailed as error:
         _end(1, f"{name}: {error}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "cli", "pipeline", "model", "stages"):
+            raise
+        whole = "pip install 'emosem[all]', or pip install -e '.[all]' in a checkout"
+        _end(2, f"{name}: the package of the module {missing} is not installed; the whole toolkit: {whole}")
     except KeyboardInterrupt:
         _end(130, f"{name}: stopped")
     except OSError as error:

@@ -43,7 +43,7 @@ def packages(_context: Context) -> Iterator[Finding]:
         if version not in requirement.specifier:
             wrong.append(f"{requirement.name} is {version}, needed {requirement.specifier}")
     if wrong:
-        yield Finding("packages", "fail", "; ".join(wrong), "pip install -e .")
+        yield Finding("packages", "fail", "; ".join(wrong), "pip install -e '.[all]'")
     else:
         yield Finding("packages", "ok", "all that pyproject.toml asks for")
 
@@ -96,7 +96,7 @@ def _java(context: Context) -> Iterator[Finding]:
     spec = importlib.util.find_spec("pycocoevalcap")
     folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
     if not folders:
-        yield Finding("java", "fail", "pycocoevalcap is not installed: no METEOR", "pip install -e .")
+        yield Finding("java", "fail", "pycocoevalcap is not installed: no METEOR", "pip install -e '.[all]'")
         return
     jars = ("meteor/meteor-1.5.jar", "tokenizer/stanford-corenlp-3.4.1.jar")
     lost = [jar for jar in jars if not (folders[0] / jar).is_file()]
@@ -147,7 +147,10 @@ def _scheduler(context: Context) -> Iterator[Finding]:
 def _dvc(context: Context) -> Iterator[Finding]:
     if importlib.util.find_spec("dvc") is None:
         yield Finding(
-            "dvc", "fail", "dvc is not installed", "pip install -e .; the commands of cli.py run without"
+            "dvc",
+            "fail",
+            "dvc is not installed",
+            "pip install -e '.[all]'; the commands of cli.py run without",
         )
         return
     if not Path(".dvc").is_dir() or not Path("dvc.yaml").is_file():

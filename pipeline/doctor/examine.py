@@ -43,7 +43,7 @@ def run_check(name: str, check: Check, context: Context) -> Iterator[Finding]:
     except UserError as error:
         yield Finding(name, "fail", str(error))
     except ImportError as error:
-        yield Finding(name, "fail", f"a package is missing: {error}", "pip install -e .")
+        yield Finding(name, "fail", f"a package is missing: {error}", "pip install -e '.[all]'")
     except Exception as error:  # broken input of a kind that nobody thought of must not hide the other checks
         yield Finding(name, "fail", f"this check broke: {error!r}", "please report it, with this line")
 

@@ -44,6 +44,8 @@ class ApoloItem:
     """One per id: the references of the explanation."""
     map_path: Path
     """The released mask, see `apolo_arrays.load_truth`."""
+    art_style: str = ""
+    """Empty where the source of the item does not say."""
 
 
 def _id_list(value: Any) -> tuple[int, ...] | None:
@@ -95,13 +97,10 @@ class _Utterances:
         self._keys = utterances["key"]
         self._emotions = utterances["emotion"]
         self._texts = utterances["utterance"]
-        names = (
-            []
-            if artworks is None
-            else zip(*(artworks[c].to_pylist() for c in ("key", "painting")), strict=True)
-        )
-        self.names: dict[str, str] = dict(names)
+        self.names: dict[str, str] = _by_key(artworks, "painting")
         """Key -> painting; empty when no artworks table was given."""
+        self.styles: dict[str, str] = _by_key(artworks, "art_style")
+        """Key -> art style, likewise."""
 
     def known(self, ids: Iterable[int]) -> list[int]:
         """Those of the ids that were kept."""
@@ -111,6 +110,12 @@ class _Utterances:
         """(key, emotion, utterance) of a kept id."""
         row = self._row[artemis_id]
         return self._keys[row].as_py(), self._emotions[row].as_py(), self._texts[row].as_py()
+
+
+def _by_key(artworks: pa.Table | None, column: str) -> dict[str, str]:
+    if artworks is None or column not in artworks.column_names:
+        return {}
+    return dict(zip(artworks["key"].to_pylist(), artworks[column].to_pylist(), strict=True))
 
 
 def load_items(
@@ -164,7 +169,8 @@ def _item(record: Any, apolo: Path, table: _Utterances) -> ApoloItem | tuple[str
     if file is None:
         return "missing-map", f"no {painting}_{emotion}.npy in {apolo / MAPS}"
     texts = tuple(row[2] for row in rows)
-    return ApoloItem(painting, key, emotion, record["split"], tuple(known), texts, file)
+    style = table.styles.get(key, "")
+    return ApoloItem(painting, key, emotion, record["split"], tuple(known), texts, file, style)
 
 
 def _item_problems(

@@ -128,7 +128,11 @@ def load_items_of_csv(apolo: Path, csv: Path, source: Source = PLAIN) -> tuple[l
         }
     )
     artworks = pa.table(
-        {"key": utterances["key"], "painting": pa.array([row.painting for row in rows], pa.string())}
+        {
+            "key": utterances["key"],
+            "painting": pa.array([row.painting for row in rows], pa.string()),
+            "art_style": pa.array([row.art_style for row in rows], pa.string()),
+        }
     )
     items, rejects = load_items(apolo, utterances, artworks)
     check_ids(csv, apolo, source, len(items) + len(rejects), rejects)

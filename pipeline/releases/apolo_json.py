@@ -21,7 +21,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(text, object_pairs_hook=_once, parse_int=_number)
     except FileNotFoundError:
         raise UserError(
-            f"{path} does not exist; set paths.apolo to the folder of the APOLO release"
+            f"{path} does not exist; set paths.apolo (or --apolo) to the folder of the APOLO release"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None

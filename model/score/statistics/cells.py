@@ -134,15 +134,12 @@ def _mask_cells(method: str, ious: Mapping[str, np.ndarray]) -> list[ScoreCell]:
 
 def _text_cells(method: str, draws: Sequence[Draw], emotions: Sequence[str]) -> list[ScoreCell]:
     """EA, CLIPScore, ROUGE-L, BLEU and METEOR of one method, over its draws."""
-    right = np.array(
-        [[draw.emotions[i] == emotion for draw in draws] for i, emotion in enumerate(emotions)],
-        dtype=np.bool_,
-    )
-    cells: list[ScoreCell | None] = (
-        [_share(method, "ea", right[:, 0])]
-        if len(draws) == 1
-        else [_mean(method, "ea", right.astype(np.float64))]
-    )
+    cells: list[ScoreCell | None] = []
+    read = [draw.emotions for draw in draws if draw.emotions is not None]
+    if len(read) == len(draws):
+        right = np.array([[one[i] == emotion for one in read] for i, emotion in enumerate(emotions)])
+        several = _mean(method, "ea", right.astype(np.float64))
+        cells.append(_share(method, "ea", right[:, 0]) if len(draws) == 1 else several)
     cells.append(_mean(method, "clipscore", np.stack([draw.clipscores for draw in draws], axis=1), 0.01))
     texts = [draw.scores for draw in draws if draw.scores is not None]
     if len(texts) == len(draws):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from model.maps.map_files import decode_npy, decode_png
-from model.score.external_maps import open_maps, score_external_maps, scores_text
-from model.score.params import ScoreParams
+from model.score.external_maps import Files, score_external_maps
+from model.score.external_text import scores_text
+from model.score.named_maps import open_maps
+from model.score.params import ScoreParams, StatisticsParams
 from pipeline.common.emotions import emotion_index
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
@@ -21,6 +23,7 @@ from tests.model.score.test_step import ITEMS, label, write_inputs
 from tests.worlds.indexed_shards import paths_in, png
 from tests.worlds.released import write_release
 
+QUICK = StatisticsParams(resamples=200)
 COLUMNS = ("seg_pr25", "seg_pr50", "box_pr25", "box_pr50")
 
 
@@ -40,7 +43,9 @@ def maps(tmp_path: Path) -> Path:
 
 
 def score(maps: Path, paths: Paths, **options: Any) -> dict[str, Any]:
-    return score_external_maps(maps, paths.apolo, "test", paths, ScoreParams(), **options)
+    return score_external_maps(
+        Files(maps), paths.apolo, "test", paths, ScoreParams(statistics=QUICK), **options
+    ).report
 
 
 def save_all(folder: Path) -> None:
@@ -78,14 +83,20 @@ def test_people_read_all_of_it(paths: Paths, maps: Path) -> None:
     np.save(maps / "a.one_awe.npy", label("a.one", "awe"))
     np.save(maps / "stranger_awe.npy", np.eye(3))
     write_bytes(maps / "a#one_awe.png", png(label("a.one", "awe")))
-    lines = scores_text(score(maps, paths)).splitlines()
-    assert lines[0].endswith("test: 6 items, 4 with a usable label")
-    assert lines[2].split() == ["0.35", "(fixed)", "4"] + ["25.00"] * 4
-    assert lines[3] == "3 items without a map (IoU 0): a.one_fear, b_awe, b_sadness"
-    assert lines[4] == "1 maps of no APOLO item (not scored): stranger_awe.npy"
-    assert lines[5] == "1 second maps of an item (not scored; the first by name was): a.one_awe.npy"
-    assert lines[6] == "- c_fear: label: empty: no pixel is foreground"
-    assert len(lines) == 8
+    (maps / "notes.txt").write_text("not a map")
+    text = scores_text(score(maps, paths))
+    counts, table, *_, last = [part.splitlines() for part in text.split("\n\n")[1:]]
+    assert counts == [
+        "7 records in apolo.json = 6 test items + 1 val items + 0 unusable",
+        "6 items for mine = 1 scored + 3 without a map + 2 without a usable label",
+        "4 files in mine = 1 test items + 1 map of no item + 1 second map + 1 other file",
+    ]
+    assert table[1].split()[:5] == ["mine", ">", "0.35", "4", "25.00"]
+    assert last[0] == "3 items without a map (IoU 0): a.one_fear, b_awe, b_sadness"
+    assert last[1] == "1 maps of no usable APOLO item (not scored): stranger_awe.npy"
+    assert last[2] == "1 second maps of an item (not scored; the first by name was): a.one_awe.npy"
+    assert last[3] == "- c_fear: label: empty: no pixel is foreground"
+    assert len(last) == 5
 
 
 def test_missing_maps_leave_the_denominator_only_when_asked_and_the_row_says_so(
@@ -100,7 +111,9 @@ def test_missing_maps_leave_the_denominator_only_when_asked_and_the_row_says_so(
     assert (lenient["rows"][0]["items"], lenient["rows"][0]["seg_pr50"]) == (2, 50.0)
     assert lenient["rows"][0]["left_out"] == lenient["rows"][0]["missing"] == 2
     assert lenient["missing"] == strict["missing"] == ["a.one_fear", "b_sadness"]
-    assert "NOT COMPARABLE with published rows: 2 items without a map are left out" in scores_text(lenient)
+    assert "NOT COMPARABLE with published rows: 2 items without a map or a text are left out" in scores_text(
+        lenient
+    )
     assert "2 items without a map (left out): " in scores_text(lenient)
 
 

@@ -133,11 +133,14 @@ def test_labels_that_cannot_be_used_are_lines(tmp_path: Path) -> None:
         found_of(paths, PRINTED)
 
 
-def test_without_the_csv_the_steps_tables_serve(tmp_path: Path) -> None:
-    paths = write_release(tmp_path, LABELS)
+def test_the_release_alone_serves(tmp_path: Path) -> None:
+    """Without ArtEmis and without any step: the emotions are those of the maps' names."""
+    whole = np.ones((8, 8), np.uint8)
+    labels = {("a", "awe", "test"): whole, ("a", "fear", "test"): np.eye(8), ("b", "awe", "val"): whole}
+    paths = write_release(tmp_path, labels)
+    with_csv = found_of(paths, PRINTED)
     paths.artemis.unlink()
-    with pytest.raises(UserError, match="run the utterances step"):
-        found_of(paths, PRINTED)
+    assert found_of(paths, PRINTED) == with_csv
 
 
 def test_the_command(paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
