@@ -11,8 +11,6 @@ The steps in order; each has a folder here, a DVC stage, a params section, a dat
     shards       index, checks, statistics and dataset card of features + masks
 """
 
-import os
+from pipeline.common.threads import set_threads
 
-# numpy's matrices are small here: OpenBLAS's threads wait for each other longer than they work, and masks
-# took six times as long with them on two busy cores. Torch has threads of its own.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+set_threads()  # here, because whatever of ours is imported, this runs before torch and numpy are

@@ -48,7 +48,8 @@ MODEL_SEES = {
 DOORS = {"pipeline/masks", "pipeline/regions/vinvl", "model/emosem"}
 """Packages whose ``__init__.py`` offers what outsiders import, in at most five lines."""
 CODE_IN_INIT = {
-    "pipeline/__init__.py": "OpenBLAS reads its thread count when numpy is imported, which this precedes"
+    "pipeline/__init__.py": "libraries read their threads when they are imported, which this precedes",
+    "model/__init__.py": "the same, for whoever imports model first",
 }
 LONG_MODULES = {
     "cli.py": "one command after another, each a few lines",
@@ -93,6 +94,7 @@ def test_pipeline_imports_only_go_down() -> None:
     wrong = [
         (module_name(file), ".".join(target))
         for file in sources("pipeline")
+        if file != ROOT / "pipeline" / "__init__.py"
         for target in arrows(file)
         if target[0] != "pipeline" or floor_of(*target) >= floor_of("pipeline", room_of(module_name(file))[1])
     ]

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
+from pipeline.common import threads
 from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.progress import INTERVAL, ShardMeter
 from pipeline.common.schema import shard_stem
@@ -43,12 +44,11 @@ def local_client(workers: int, gpus: Sequence[str]) -> Iterator[Any]:
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    share = threads.for_workers(workers)
     settings = {
         # torch cannot share a forked process with its thread pool
         "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
+        "distributed.nanny.pre-spawn-environ": share,
     }
     quiet = {"silence_logs": logging.CRITICAL}
     options: dict[str, Any] = {"nthreads": 1, "host": LOCALHOST, "memory_limit": 0, **quiet}
@@ -61,7 +61,8 @@ def local_client(workers: int, gpus: Sequence[str]) -> Iterator[Any]:
         for number in range(workers)
     }
     scheduler = {"cls": Scheduler, "options": {"host": LOCALHOST, "dashboard_address": f"{LOCALHOST}:0"}}
-    before = {name: os.environ.get(name) for name in names}  # nannies write theirs into this process too
+    before = {name: os.environ.get(name) for name in share}  # nannies write theirs into this process too
+    os.environ.update(share)  # what stands here has the last word with a nanny
     try:
         with (
             dask.config.set(settings),
