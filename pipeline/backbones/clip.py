@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -28,7 +28,7 @@ from torchvision.ops import roi_align
 
 from pipeline.backbones import clip_weights, crops
 from pipeline.backbones.crops import Fit, resize
-from pipeline.backbones.params import ClipPrecision
+from pipeline.backbones.params import ClipPrecision, Normalisation
 from pipeline.backbones.sam import load_strictly
 from pipeline.backbones.tensors import sizes_beside, weight_files
 from pipeline.backbones.weight_hashes import verify_weights
@@ -38,7 +38,6 @@ __all__ = [
     "BPE",
     "Clip",
     "Fit",
-    "Normalisation",
     "build_clip",
     "load_clip",
     "read_config",
@@ -52,9 +51,6 @@ LONGEST_TEXT = 4096
 """Characters of a sentence that are read. 77 tokens are 2,464 bytes at most (the longest has 32), so the rest
 could not matter, and a word of megabytes would take the tokenizer hours."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-Normalisation = Literal["clip", "imagenet"]
-"""Mean and standard deviation that pixels are normalised by: CLIP's own, or ImageNet's."""
 
 
 class Clip:

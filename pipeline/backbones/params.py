@@ -12,6 +12,11 @@ from pipeline.common import machine
 from pipeline.common.params import STRICT
 
 ClipPrecision = Literal["float32", "bf16", "fp16"]
+Normalisation = Literal["clip", "imagenet"]
+"""Mean and standard deviation that pixels are normalised by: CLIP's own, or ImageNet's."""
+SamPrecision = Literal["float32", "bf16"]
+"""Arithmetic of SAM's transformer. With bf16 its residual stream and its neck stay float32: the neck, less
+than a percent of the work, normalises last, so its rounding would go straight into the grid."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)

@@ -12,7 +12,7 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import nn
 from torch.nn import functional as F
 
+from pipeline.backbones.params import SamPrecision
 from pipeline.backbones.sam_weights import read_sam
 from pipeline.backbones.tensors import misfits, shapes_of, sizes_beside
 from pipeline.backbones.weight_hashes import verify_weights
@@ -133,11 +134,6 @@ def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], what: str, c
     model.load_state_dict(state, strict=True)
 
 
-Precision = Literal["float32", "bf16"]
-"""Arithmetic of the encoder's transformer. With bf16 its residual stream and its neck stay float32: the neck,
-less than a percent of the work, normalises last, so its rounding would go straight into the grid."""
-
-
 class FusedAttention(nn.Module):
     """`segment_anything`'s attention, its decomposed relative positions as the bias of one fused kernel.
 
@@ -174,7 +170,7 @@ class SamEncoder:
         arch: str = "",
         sha256: str = "",
         *,
-        precision: Precision = "float32",
+        precision: SamPrecision = "float32",
         compiled: bool = False,
     ) -> None:
         """Take over a SAM's image encoder, whose attention modules are replaced by `FusedAttention`.
@@ -183,7 +179,7 @@ class SamEncoder:
             sam: the model; do not use its own forward afterwards.
             device: torch device name.
             arch, sha256: what weights they are, and the hash of their file.
-            precision: see `Precision`.
+            precision: see `SamPrecision`.
             compiled: let `torch.compile` fuse the transformer. Takes a minute at first, and is left out on
                 the CPU, where there is nothing to gain.
         """
@@ -258,7 +254,7 @@ class SamEncoder:
 
 
 def load_sam(
-    arch: str, checkpoint: Path, device: str, *, precision: Precision = "float32", compiled: bool = False
+    arch: str, checkpoint: Path, device: str, *, precision: SamPrecision = "float32", compiled: bool = False
 ) -> SamEncoder:
     """SAM's image encoder from a checkpoint; arguments and errors as in `load_sam_model` and `SamEncoder`."""
     model = load_sam_model(arch, checkpoint)

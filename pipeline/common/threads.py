@@ -17,8 +17,8 @@ WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "RAYON_NUM_THREADS")
 """Thread counts of torch (and Arrow), MKL, OpenCV, and tokenizers."""
 OPENBLAS = "OPENBLAS_NUM_THREADS"
-"""numpy's matrices are small here, and OpenBLAS's threads wait for each other longer than they work: masks took
-six times as long with two of them on two busy cores."""
+"""numpy's matrices are small here, and OpenBLAS's threads wait for each other longer than they work: masks
+took six times as long with two of them on two busy cores."""
 QUOTA = Path("/sys/fs/cgroup")
 """Where Linux says what a container may use."""
 

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from pipeline.backbones.clip import Normalisation
-from pipeline.backbones.sam import Precision
+from pipeline.backbones.params import Normalisation, SamPrecision
 from pipeline.common.params import STRICT
 
 
@@ -22,7 +21,7 @@ class FeaturesParams:
     clip_normalisation: Normalisation = "clip"
     """Of the pixels that CLIP's grid is made of. imagenet is what SEVLM does, which EmoSEM's language model
     comes from; clip is what CLIP was trained with."""
-    precision: Precision = "float32"
+    precision: SamPrecision = "float32"
     """Arithmetic of SAM's transformer; bf16 is several times faster on a GPU. CLIP's is
     ``backbones.clip.precision``."""
     compile: bool = False
