@@ -8,25 +8,40 @@ import dataclasses
 import enum
 import functools
 import importlib
+import importlib.metadata
 import json
 import math
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+try:
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever runs this may have an older one
+        raise ImportError("Python 3.11 or newer is needed")
+    import typer
 
-from pipeline.common import command as command_line
-from pipeline.common.params import Params, Paths
-from pipeline.common.protocol import THRESHOLD
+    from pipeline.common import command as command_line
+    from pipeline.common.params import SHOWN, Params, Paths
+    from pipeline.common.progress import waiting
+    from pipeline.common.protocol import THRESHOLD
+    from stages import _ready
+except ImportError as error:
+    if getattr(error, "name", None) in ("cli", "pipeline", "model", "stages"):
+        raise
+    raise SystemExit(
+        f"error: {sys.executable} cannot run emosem ({error}); use the Python that it is installed in, after "
+        "`source .venv/bin/activate` for instance, or install it: `make repro`, or `pip install -e .`"
+    ) from None
 
 app = typer.Typer(
     help="EmoSEM: pseudo emotion masks from ArtEmis, and a model that segments and explains emotion in art.",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
+TORCH = "loading PyTorch"
+"""What takes a command's first seconds."""
 
 ParamsFile = Annotated[
     Path, typer.Option("--params", help="Params file; the default is the built-in gallery.")
@@ -116,8 +131,41 @@ class GroupedBy(enum.StrEnum):
     style = "style"
 
 
+WITH_TORCH = ("features", "similarity", "train", "predict", "score")
+"""Stages that import torch before they begin."""
 Answer = tuple[str, int]
 """Text for stdout, and the exit code."""
+
+
+@app.callback()
+def front_door(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Versions of emosem, Python and PyTorch.")
+    ] = False,
+) -> None:
+    """EmoSEM: pseudo emotion masks from ArtEmis, and a model that segments and explains emotion in art.
+
+    Without a command: what stands in this folder, and what to do next.
+    """
+    if version:
+        command_line.say(f"{versions()}\n")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        from stages._status import status_text
+
+        command_line.say(f"{status_text(PARAMS)}\n")
+
+
+def versions() -> str:
+    """Versions of emosem, Python and PyTorch, as their packages say."""
+    found = {"Python": platform.python_version()}
+    for title, package in (("emosem", "emosem"), ("PyTorch", "torch")):
+        try:
+            found[title] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[title] = "not installed"
+    return f"emosem {found['emosem']} (Python {found['Python']}, PyTorch {found['PyTorch']})"
 
 
 def command(name: str | None = None) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
@@ -145,7 +193,8 @@ def _stage(name: str, params: Params, variant: str | None = None, **parallel: An
 
 
 def _stage_of(name: str) -> Any:
-    return importlib.import_module(f"stages.{name}").STAGE
+    with waiting(name, TORCH if name in WITH_TORCH else "starting"):
+        return importlib.import_module(f"stages.{name}").STAGE
 
 
 def _where(scheduler: str | None, retry_failed: bool) -> dict[str, Any]:
@@ -203,6 +252,7 @@ def build_pseudo_masks(
 ) -> Answer:
     """Utterances, regions, similarity and masks: everything up to data/masks. A killed run goes on."""
     read, where = Params.read(params), _where(scheduler, retry_failed)
+    _ready.before_pseudo_masks(read)
     steps = ("utterances", "regions", "similarity", "masks")
     for name in steps:
         _stage_of(name).read(read, where)  # a typo is reported before hours of work
@@ -218,8 +268,9 @@ def cache_features(
     as_json: Json = False,
 ) -> Answer:
     """Frozen SAM and CLIP grids, once per artwork: data/features. A killed run goes on."""
-    where = _where(scheduler, retry_failed)
-    return _answer(_stage("features", Params.read(params), **where), as_json)
+    read, where = Params.read(params), _where(scheduler, retry_failed)
+    _ready.before_features(read)
+    return _answer(_stage("features", read, **where), as_json)
 
 
 @command()
@@ -231,7 +282,9 @@ def train(
     as_json: Json = False,
 ) -> Answer:
     """Train EmoSEM on the shards; a killed run goes on where it was."""
-    return _answer(_stage("train", Params.read(params), paradigm.value), as_json)
+    read = Params.read(params)
+    _ready.before_train(read, paradigm.value)
+    return _answer(_stage("train", read, paradigm.value), as_json)
 
 
 @command()
@@ -275,8 +328,8 @@ def predict(
     request = read_request(
         model, path, emotion or ["all"], out, params or PARAMS, params is not None, weights or (), fetch
     )
-    print("predict: loading the model and its encoders", file=sys.stderr, flush=True)
-    from model.predict.folder import predict_images, predictions_text, summary_text
+    with waiting("predict", TORCH):
+        from model.predict.folder import predict_images, predictions_text, summary_text
 
     rows = predict_images(*request, overlay_side=overlay_size)
     where = [summary_text(rows, out)]
@@ -363,13 +416,15 @@ def score(
     if not outside and not entire_artwork:
         read = Params.read(params)
         table = read.section("paths", Paths).metrics / "score.md"
+        _ready.before_score(read)
         return _answer(_stage("score", read), as_json, lambda _: table.read_text(encoding="utf-8"))
     # whoever only scores has no checkout, and no params file
     read = Params(params, {}) if params == PARAMS and not params.is_file() else Params.read(params)
     if entire_artwork:
         return _entire_artwork(read, apolo, split, artemis, as_json)
-    from model.score import external_maps, external_rows, external_text
-    from pipeline.backbones.params import BackbonesParams
+    with waiting("score", "starting"):
+        from model.score import external_maps, external_rows, external_text
+        from pipeline.backbones.params import BackbonesParams
 
     if csv is not None:
         external_rows.check_target(csv)
@@ -432,13 +487,15 @@ def label_card(
     as_json: Json = False,
 ) -> Answer:
     """Score the pseudo-mask recipe itself on APOLO before any training: sweep it on val, report test."""
-    from model.label_card.card import make_card
-    from model.label_card.page import card_text
-    from model.label_card.sweep import LabelCardParams
-    from model.score.params import ScoreParams
-    from pipeline.masks.recipe import MasksParams
-
     read = Params.read(params)
+    _ready.before_score(read)
+    with waiting("label-card", "starting"):
+        from model.label_card.card import make_card
+        from model.label_card.page import card_text
+        from model.label_card.sweep import LabelCardParams
+        from model.score.params import ScoreParams
+        from pipeline.masks.recipe import MasksParams
+
     card = make_card(
         read.section("paths", Paths),
         read.section("masks", MasksParams),
@@ -458,14 +515,15 @@ def ablations(
     as_json: Json = False,
 ) -> Answer:
     """Train, predict and score the paper's ablations, and print its tables. A killed run goes on."""
+    read = Params.read(params)
     from model.train.ablations import AblationsParams, share
     from model.train.params import TrainParams
 
-    read = Params.read(params)
     paths, train = read.section("paths", Paths), read.section("train", TrainParams)
     for variant in variants or ():
         train.of(variant)  # a wrong name is reported before hours of work
     share(paths, read.section("ablations", AblationsParams))
+    _ready.before_train(read)
     for variant in variants or train.variants:
         _stage("train", read, variant)
         _stage("predict", read, variant)
@@ -550,16 +608,19 @@ def look(
     if (key is not None) + bool(worst) + bool(sample) != 1:
         raise typer.BadParameter("give one of KEY, --worst N, --sample N")
     paths = Params.read(params).section("paths", Paths)
+    _ready.before_look(paths)
     if key is None:
-        from model.report.contact_sheet import Choice, write_contact_sheet
-        from pipeline.shard_stats.labels import ShardStatsParams
+        with waiting("look", "starting"):
+            from model.report.contact_sheet import Choice, write_contact_sheet
+            from pipeline.shard_stats.labels import ShardStatsParams
 
         limits = Params.read(params).section("shard_stats", ShardStatsParams)
         choice = Choice(worst, sample, emotion, style, split, seed)
         return _answer(write_contact_sheet(paths, choice, limits, out or Path("look/sheet.html")), False)
-    from model.report.look import look as draw
+    with waiting("look", f"drawing the page of {key[:SHOWN]}"):
+        from model.report.look import look as draw
 
-    return str(draw(paths, key, out, _all_eight(model, params))), 0
+        return str(draw(paths, key, out, _all_eight(model, params))), 0
 
 
 def _all_eight(run: Path | None, params: Path) -> Callable[[Any], dict[str, tuple[Any, str]]] | None:
@@ -595,26 +656,33 @@ def bench(
     """Measure speed on this machine, ratios in one run; or what storing features coarsely costs (drift)."""
     if true_size and what not in (BenchWhat.train, BenchWhat.factory, BenchWhat.drift):
         raise typer.BadParameter("is for train, factory and drift", param_hint="--true-size")
-    module = importlib.import_module(f"model.bench.{what.value}")
-    return _answer(module.run(Params.read(params), **({"true_size": True} if true_size else {})), as_json)
+    read = Params.read(params)
+    _ready.before_bench(read, what.value, true_size)
+    with waiting(f"bench {what.value}", TORCH):
+        module = importlib.import_module(f"model.bench.{what.value}")
+    return _answer(module.run(read, **({"true_size": True} if true_size else {})), as_json)
 
 
 @command()
 def plan(params: ParamsFile = PARAMS, as_json: Json = False) -> Answer:
     """What a run will take: items, bytes, hours from rates measured here, disk; before anything heavy."""
-    from model.bench.plan import plan_training
-    from pipeline.plan.plan import make_plan, plan_text
+    read = Params.read(params)
+    _ready.before_plan(read)
+    with waiting("plan", TORCH):
+        from model.bench.plan import plan_training
+        from pipeline.plan.plan import make_plan, plan_text
 
-    return _answer(make_plan(Params.read(params), plan_training), as_json, plan_text)
+    return _answer(make_plan(read, plan_training), as_json, plan_text)
 
 
 @command()
 def doctor(params: ParamsFile = PARAMS, as_json: Json = False) -> Answer:
     """Check paths, weights, device, disk, Java and params; for each problem, the way out."""
-    from model.metrics.text import find_java
-    from pipeline.doctor.examine import examine, failed, findings_text
+    with waiting("doctor", "checking packages, paths, weights, device, disk and Java"):
+        from model.metrics.text import find_java
+        from pipeline.doctor.examine import examine, failed, findings_text
 
-    findings = examine(params, find_java)
+        findings = examine(params, find_java)
     listed = {"findings": [dataclasses.asdict(finding) for finding in findings]}
     code = 1 if failed(findings) else 0
     return _answer(listed, as_json, lambda _: findings_text(findings), code)
@@ -700,9 +768,12 @@ def pretrain_tiny(
     as_json: Json = False,
 ) -> Answer:
     """Train the built-in gallery's tiny CLIP, SAM, GPT-2 and VinVL from nothing, by a fixed recipe."""
-    from model.pretrain.tiny import PretrainParams, pretrain
+    file = Params.read(params)
+    _ready.before_pretraining(out)
+    with waiting("pretrain-tiny", TORCH):
+        from model.pretrain.tiny import PretrainParams, pretrain
 
-    read = Params.read(params).section("pretrain", PretrainParams)
+        read = file.section("pretrain", PretrainParams)
     quality = pretrain(out, read, only.value if only else None)
     return _answer(quality, as_json, lambda _: (out / "CARD.md").read_text(encoding="utf-8"))
 

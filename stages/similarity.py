@@ -2,7 +2,8 @@
 
 from pipeline.backbones.params import BackbonesParams
 from pipeline.parallel.map_shards import ParallelParams
-from pipeline.similarity.step import SimilarityParams, build_similarity
+from pipeline.similarity.params import SimilarityParams
+from pipeline.similarity.step import build_similarity
 from stages._run import Stage
 
 STAGE = Stage(

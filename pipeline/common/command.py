@@ -19,6 +19,8 @@ WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.
 """What can be said against a path: the user names another one, or mends its rights."""
 BROKEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENODEV)
 """What can befall a machine's files."""
+OURS = ("", "cli", "pipeline", "model", "stages")
+"""Packages whose absence is a mistake of ours."""
 SHOWN = 200
 """Characters of a path in a message."""
 
@@ -47,11 +49,23 @@ def main(run: Callable[[], Any], name: str) -> None:
         _end(2, f"{name}: the package of the module {missing} is not installed; the whole toolkit: {whole}")
     except KeyboardInterrupt:
         _end(130, f"{name}: stopped")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OURS:
+            raise
+        _end(2, f"{name}: {missing_package(error)}")
     except OSError as error:
         if error.errno not in (*WRONG_PATH, *BROKEN):
             raise
         file = f": {str(error.filename)[:SHOWN]}" if error.filename else ""
         _end(2 if error.errno in WRONG_PATH else 1, f"{name}: {error.strerror}{file}")
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """What to do about an interpreter that lacks a package."""
+    return (
+        f"{sys.executable} has no package {error.name}; run the Python that emosem is installed in, after "
+        "`source .venv/bin/activate` for instance, or install it: `make repro`, or `pip install -e .`"
+    )
 
 
 def _end(code: int, message: str) -> None:

@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import sys
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,9 +131,28 @@ def _problem(problem: Any, section: str, cls: type[Any]) -> str:
     where = ".".join([section, *(str(part) for part in problem["loc"])])
     known = ""
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = f" (known keys: {', '.join(f.name for f in dataclasses.fields(cls))})"
+        known = f" ({_advice(str(problem['loc'][-1]), problem['loc'][:-1], cls)})"
     why = problem["msg"].removeprefix("Value error, ")
     return f"{where} = {_shown(problem['input'])}: {why}{known}"
+
+
+def _advice(key: str, where: tuple[Any, ...], cls: type[Any]) -> str:
+    """What an unknown key may have meant, or the keys that there are."""
+    names = [field.name for field in dataclasses.fields(_at(cls, where))]
+    near = difflib.get_close_matches(key, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known keys: {', '.join(names)}"
+
+
+def _at(cls: type[Any], where: tuple[Any, ...]) -> type[Any]:
+    """The dataclass at a place below `cls`; the innermost that can be found."""
+    for part in where:
+        kind = typing.get_type_hints(cls, include_extras=True).get(str(part))
+        kinds = (kind, *typing.get_args(kind))
+        inner = next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
+        if inner is None:
+            break
+        cls = inner
+    return cls
 
 
 def _bad_paths(value: Any, where: str) -> Iterator[tuple[str, Any, str]]:

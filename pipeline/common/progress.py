@@ -4,9 +4,11 @@ The process that makes a shard counts its artworks in a `ShardProgress`. In the 
 reaches the `ShardMeter` at once; the count of a Dask worker is fetched now and then.
 """
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 INTERVAL = 10.0
 """Seconds between lines within a shard."""
@@ -145,6 +147,28 @@ class ShardMeter(Meter):
         if by_artworks is None and self.shards_done:
             return (self.clock() - self.start) / self.shards_done * (self.shards - self.shards_done)
         return by_artworks
+
+
+@contextlib.contextmanager
+def waiting(step: str, what: str, every: float = INTERVAL) -> Iterator[None]:
+    """Say what a command is busy with, at once, and every so many seconds for how long already.
+
+    For work of one piece, such as importing torch or reading weights; what has parts has a `Meter`.
+    """
+    start, over = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not over.wait(every):
+            print(f"{step}: {what}, for {duration(time.monotonic() - start)}", file=sys.stderr, flush=True)
+
+    print(f"{step}: {what}", file=sys.stderr, flush=True)
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
 
 
 def _left(seconds: float | None) -> str:

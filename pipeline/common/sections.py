@@ -7,7 +7,7 @@ SECTIONS = {
     "gallery": "pipeline.gallery.world:GalleryParams",
     "utterances": "pipeline.utterances.params:UtterancesParams",
     "regions": "pipeline.regions.params:RegionsParams",
-    "similarity": "pipeline.similarity.step:SimilarityParams",
+    "similarity": "pipeline.similarity.params:SimilarityParams",
     "features": "pipeline.features.params:FeaturesParams",
     "masks": "pipeline.masks.recipe:MasksParams",
     "shards": "pipeline.shards.step:ShardsParams",

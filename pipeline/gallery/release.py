@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +34,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_json
 from pipeline.common.fingerprint import as_json
 from pipeline.common.lock import lock_file, writes
+from pipeline.common.progress import Meter
 from pipeline.common.tars import npy_bytes
 from pipeline.gallery.scenes.scene import scene
 from pipeline.gallery.words import grammar
@@ -121,13 +122,20 @@ def _mapped(draw: Any, count: int) -> Iterator[_Drawn]:
     workers = min(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, count
     )
+    meter = Meter("gallery", count, unit="artwork")
     if workers == 1 or count < _TOO_FEW_FOR_PROCESSES:
-        yield from map(draw, range(count))
+        yield from _counted(map(draw, range(count)), meter)
         return
     # spawned, not forked: OpenCV's thread pool does not survive a fork
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.map(draw, range(count), chunksize=8)
+        yield from _counted(pool.map(draw, range(count), chunksize=8), meter)
+
+
+def _counted(drawn: Iterable[_Drawn], meter: Meter) -> Iterator[_Drawn]:
+    for each in drawn:
+        meter.add()
+        yield each
 
 
 def _draw(index: int, out: Path, params: GalleryParams, splits: list[str]) -> _Drawn:

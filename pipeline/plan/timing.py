@@ -34,7 +34,8 @@ from pipeline.regions.step import build_regions
 from pipeline.releases.artemis import COLUMNS, Annotation
 from pipeline.releases.source import PLAIN
 from pipeline.shards.step import ShardsParams, build_shards
-from pipeline.similarity.step import SimilarityParams, build_similarity
+from pipeline.similarity.params import SimilarityParams
+from pipeline.similarity.step import build_similarity
 from pipeline.utterances.params import UtterancesParams
 from pipeline.utterances.step import build_utterances
 

@@ -11,13 +11,11 @@ import json
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pydantic
 import torch
-from pydantic import Field
 
 from pipeline.backbones import clip, decode_ahead
 from pipeline.backbones.clip import Clip
@@ -28,7 +26,7 @@ from pipeline.common.digests import check_finished
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint
-from pipeline.common.params import STRICT, Paths
+from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import SIMILARITY, shard_stem
 from pipeline.common.tables import (
@@ -43,6 +41,7 @@ from pipeline.parallel.input_digests import columns_digest, input_digests
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
 from pipeline.releases.wikiart import BadImage
+from pipeline.similarity.params import SimilarityParams
 from pipeline.similarity.peers import Peers
 
 DECODERS = 8
@@ -50,27 +49,6 @@ DECODERS = 8
 
 Regions = Iterator[tuple[str, torch.Tensor]]
 """Key of each readable artwork with the features (N, D) of its regions."""
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class SimilarityParams:
-    """Region-utterance similarity."""
-
-    utterances: Literal["average", "concatenate"] = "average"
-    """Several utterances of one (artwork, emotion): average their cosines, or encode them as one text in the
-    order of the csv, as WESD's data joins them. The paper does not say."""
-    regions: Literal["crop", "pool"] = "crop"
-    """What CLIP sees of a region: its crop (the paper's), or the whole artwork once, its patch tokens pooled
-    under each region (RoIAlign): one encoding an artwork; on the gallery Seg Pr@25 falls from 69 to 18."""
-    fit: Literal["center", "squash"] = "squash"
-    """How a crop becomes CLIP's square: `squash` keeps all of it; `center` is CLIP's own preprocessing,
-    which cuts the ends off long regions. The paper does not say; on the gallery they tie."""
-    peers: Annotated[int, Field(ge=0)] = 64
-    """Artworks of the shard, the first by key, beside which an artwork's utterances are asked to find its own
-    regions: `own_rank` of the table, which shard-stats shows. 0: not asked. Masks do not depend on it."""
-    batch: Annotated[int, Field(gt=0)] = 256
-    """Crops (or pooled artworks) encoded at once; batches of crops run across artworks. Changes speed, and
-    results by float noise only."""
 
 
 @functools.lru_cache(maxsize=1)
