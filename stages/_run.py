@@ -15,7 +15,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,16 @@ from pipeline.common.errors import RunFailed
 from pipeline.common.files import write_json
 from pipeline.common.lock import only_writer
 from pipeline.common.params import Params, ParamsFile, Paths, read_params
+from pipeline.common.tally import Tally, of_shards, tally_text
 
 OF_THIS_RUN = ("seconds", "done", "skipped")
 """Numbers of what one call did, not of what stands there: shown, and kept out of the metrics file, so that a
 call which finds its work done leaves that file as it was."""
+
+
+def tally_artworks(step: str) -> Callable[[Paths, Mapping[str, Any]], Sequence[Tally]]:
+    """The tally of a step that takes artworks, shard by shard."""
+    return lambda paths, _: [of_shards(step, paths)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Stage:
     """Library call ``build(paths, params, *others[, variant])``; returns what goes to metrics/STEP.json."""
     sections: tuple[tuple[str, type[Any]], ...] = ()
     """Other sections that the call takes after its own, (name, dataclass), in this order."""
+    tally: Callable[[Paths, Mapping[str, Any]], Sequence[Tally]] | None = None
+    """(Folders, what `build` returned) -> what was kept and left out, for the table on stderr."""
     variants: bool = False
     """Whether the call takes a VARIANT last; metrics then go to metrics/STEP/VARIANT.json."""
 
@@ -73,6 +81,8 @@ class Stage:
                 write_json(file, {key: value for key, value in metrics.items() if key not in OF_THIS_RUN})
         shown = [f"{key} {value}" for key, value in metrics.items() if not isinstance(value, dict | list)]
         print(f"{name}: " + ", ".join(shown), file=sys.stderr)
+        if first and self.tally is not None:
+            print(tally_text(name, self.tally(paths, metrics)), file=sys.stderr)
         return metrics
 
     def main(self) -> None:

@@ -3,9 +3,9 @@
 from pipeline.masks.recipe import MasksParams
 from pipeline.masks.step import build_masks
 from pipeline.parallel.map_shards import ParallelParams
-from stages._run import Stage
+from stages._run import Stage, tally_artworks
 
-STAGE = Stage("masks", MasksParams, build_masks, (("parallel", ParallelParams),))
+STAGE = Stage("masks", MasksParams, build_masks, (("parallel", ParallelParams),), tally_artworks("masks"))
 
 if __name__ == "__main__":
     STAGE.main()

@@ -4,6 +4,7 @@ from pipeline.backbones.params import BackbonesParams
 from pipeline.parallel.map_shards import ParallelParams
 from pipeline.regions.params import RegionsParams
 from pipeline.regions.step import build_regions
+from pipeline.regions.tally import tally_regions
 from stages._run import Stage
 
 STAGE = Stage(
@@ -11,6 +12,7 @@ STAGE = Stage(
     RegionsParams,
     build_regions,
     (("backbones", BackbonesParams), ("parallel", ParallelParams)),
+    tally=tally_regions,
 )
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from typing import Any
 
 from model.train.params import TrainParams
+from model.train.tally import tally_training
 from model.train.train import train
 from pipeline.backbones.params import BackbonesParams
 from pipeline.backbones.weight_hashes import verify_weights
@@ -19,7 +20,7 @@ def build(paths: Paths, params: TrainParams, backbones: BackbonesParams, variant
     return train(paths, params, variant, sam_checkpoint=sam, language_model=language_model, device=device)
 
 
-STAGE = Stage("train", TrainParams, build, (("backbones", BackbonesParams),), variants=True)
+STAGE = Stage("train", TrainParams, build, (("backbones", BackbonesParams),), tally_training, variants=True)
 
 if __name__ == "__main__":
     STAGE.main()

@@ -31,6 +31,7 @@ NEUTRAL = (
     "pipeline.common.progress",
     "pipeline.common.read_ahead",  # when an item is read; the order stays
     "pipeline.common.sections",
+    "pipeline.common.tally",
     "pipeline.common.threads",  # how threads wait; their number is torch's own choice, as without it
     "pipeline.common.sums",  # refuses a file, or lets it be
     "pipeline.fetch",  # brings files that are known by their hash
