@@ -21,9 +21,7 @@ from stages.utterances import STAGE as UTTERANCES
 
 def test_the_table_reads_at_a_glance() -> None:
     tallies = [
-        Tally(
-            "csv rows", 1360, {"short": LeftOut(2, "row 5: 'a\x1b[31m\n'"), "double": LeftOut(16)}, "x.txt"
-        ),
+        Tally("csv rows", 1360, {"odd": LeftOut(2, "row 5: 'a\x1b[31m\n'"), "double": LeftOut(16)}, "x.txt"),
         Tally("artworks", 3, {}),
     ]
     assert tally_text("utterances", tallies).splitlines() == [

@@ -20,6 +20,7 @@ from pipeline.backbones.sam import SamEncoder, load_sam_model
 from pipeline.common.errors import UserError
 from pipeline.common.machine import device_name
 from pipeline.common.params import ParamsFile, Paths, load_params
+from pipeline.common.progress import Meter
 from pipeline.features.encoders import quantise
 from pipeline.plan.workload import count
 from pipeline.releases import wikiart
@@ -109,6 +110,7 @@ def measure_drift(sam: Sam, images: Sequence[np.ndarray], device: str) -> dict[s
     bf16_encoder = SamEncoder(sam, device, precision="bf16")
     differences: dict[str, list[Tensor]] = defaultdict(list)
     padding, magnitudes, prompts = 0.0, [], 0
+    meter = Meter("bench drift", len(images))
     for image in images:
         size = exact_encoder.input_size(*image.shape[:2])
         exact, bf16 = exact_encoder.encode([image]), bf16_encoder.encode([image])
@@ -119,6 +121,7 @@ def measure_drift(sam: Sam, images: Sequence[np.ndarray], device: str) -> dict[s
         magnitudes.append(float(expected.abs().mean()))
         for form, grid in stored_forms(exact, bf16, (cells[0], cells[1])).items():
             differences[form].append(_compare(mask_logits(sam, grid, size), expected))
+        meter.add()
     return {
         "pictures": len(images),
         "prompts": prompts,

@@ -64,7 +64,7 @@ def run(params_file: ParamsFile, true_size: bool = False) -> dict[str, Any]:
         if true_size:
             settings = _at_true_size(settings, Path(folder) / "weights")
         timings, sample = measure(
-            settings, counts.sample, Path(folder) / "data", params.artworks, params.seconds
+            settings, counts.sample, Path(folder) / "data", params.artworks, params.seconds, "bench factory"
         )
         device = settings.backbones.torch_device()
         found: dict[str, Any] = {

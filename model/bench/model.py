@@ -15,6 +15,7 @@ from model.train.precision import attention, autocast
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.machine import device_name
 from pipeline.common.params import ParamsFile, load_params
+from pipeline.common.progress import waiting
 
 BATCH = 16
 """Artworks answered at once on a GPU; on a processor one more than one, as each takes long."""
@@ -37,7 +38,10 @@ def run(params_file: ParamsFile) -> dict[str, Any]:
         published,  # needs open_clip, which a borrowed machine may lack for `inference`
     )
 
-    return {"models": measure_parts(published()), "inference": inference(backbones.torch_device(), precision)}
+    with waiting("bench model", "counting the parts of the published models"):
+        parts = measure_parts(published())
+    with waiting("bench model", "timing inference at the paper's sizes"):
+        return {"models": parts, "inference": inference(backbones.torch_device(), precision)}
 
 
 def measure_parts(inventories: dict[str, dict[str, Part]]) -> dict[str, Any]:

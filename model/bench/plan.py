@@ -7,6 +7,7 @@ from model.train.params import TrainParams
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.errors import UserError
 from pipeline.common.params import ParamsFile, Paths, load_params
+from pipeline.common.progress import waiting
 from pipeline.plan.plan import StepPlan
 from pipeline.plan.timing import NEEDS_FEATURES
 from pipeline.plan.workload import Counts
@@ -38,7 +39,8 @@ def plan_training(
         problem = "" if sample else NEEDS_FEATURES
         try:
             if sample is not None:
-                measured = bench_variant(sample, variant, backbones, steps=STEPS)
+                with waiting("plan", f"timing {STEPS} steps of train@{name}"):
+                    measured = bench_variant(sample, variant, backbones, steps=STEPS)
         except UserError as error:  # SAM or the language model is missing
             problem = str(error)
         rate = measured.get("samples_per_second")

@@ -17,6 +17,7 @@ from model.metrics.segmentation import scaled, score_maps
 from model.metrics.thresholds import grid, sweep_ious
 from model.score.params import ScoreParams
 from pipeline.common.params import ParamsFile, load_params
+from pipeline.common.progress import waiting
 
 TEST_ITEMS = 5441
 VAL_ITEMS = 1340
@@ -40,11 +41,17 @@ def run(params_file: ParamsFile) -> dict[str, Any]:
         "noise": [rng.random(label.shape, dtype=np.float32) for label in labels],
     }
     counts = {name: SPECKLED_ITEMS if name == "noise" else TEST_ITEMS for name in kinds}
+    scored = {}
+    for name, maps in kinds.items():
+        with waiting("bench score", f"scoring {counts[name]:,} maps of kind {name}"):
+            scored[name] = _timed(maps, labels, params, counts[name])
+    with waiting("bench score", f"{VAL_ITEMS:,} maps at every threshold"):
+        swept = _swept(kinds["side_256"], labels, params, VAL_ITEMS)
     return {
         "workers": os.cpu_count(),
         "megapixels_per_label": round(sum(label.size for label in labels) / len(labels) / 1e6, 2),
-        "score": {name: _timed(maps, labels, params, counts[name]) for name, maps in kinds.items()},
-        "sweep": _swept(kinds["side_256"], labels, params, VAL_ITEMS),
+        "score": scored,
+        "sweep": swept,
     }
 
 

@@ -33,6 +33,7 @@ from pipeline.backbones.language_model import load_tokenizer
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.machine import device_name
 from pipeline.common.params import ParamsFile, Paths, load_params
+from pipeline.common.progress import waiting
 from pipeline.reader.index import Index
 
 STEPS = 10
@@ -57,10 +58,14 @@ def run(params_file: ParamsFile, true_size: bool = False) -> dict[str, Any]:
     backbones = load_params(params_file, "backbones", BackbonesParams)
     if true_size:
         return bench_true_size(params, backbones)
-    found = {name: bench_variant(paths, params.of(name), backbones) for name in params.variants}
+    found = {}
+    for name in params.variants:
+        with waiting("bench train", f"timing {STEPS} steps of {name}"):
+            found[name] = bench_variant(paths, params.of(name), backbones)
     index = Index.load(paths.step("shards"))
     model = initial_model(index, params, backbones.sam.checkpoint, backbones.language_model)
-    return found | {"loader": _loader(new_samples(index, "train", model, params), params)}
+    with waiting("bench train", "timing the loader"):
+        return found | {"loader": _loader(new_samples(index, "train", model, params), params)}
 
 
 def bench_variant(

@@ -204,7 +204,8 @@ def sweep_recipes(
             curves += [level_ious(map_, small, thresholds) for map_ in raster.levels(maps, *size)]
         return np.stack(curves)
 
-    judged = [curves for curves in in_threads(judge, val) if curves is not None]
+    found = in_threads(judge, val, f"label-card: recipes of {source.data}")
+    judged = [curves for curves in found if curves is not None]
     if not judged:
         return []
     ious = np.stack(judged, axis=1)  # (recipes, items, thresholds)

@@ -8,6 +8,7 @@ import numpy as np
 
 from model.metrics import text
 from pipeline.common.emotions import ALL_EMOTIONS
+from pipeline.common.progress import Meter, waiting
 from pipeline.releases.apolo import ApoloItem
 
 if TYPE_CHECKING:  # both need torch, and whoever scores without them has none
@@ -95,18 +96,20 @@ def score_explanations(
         for d, draw in enumerate(several)
         if not bare
     }
-    scores, problems = text.score_texts(corpora)
+    with waiting("score", f"BLEU, METEOR and ROUGE-L of {len(corpora)} draws of {len(items.keys)} texts"):
+        scores, problems = text.score_texts(corpora)
     if bare and draws:
         problems.append(
             f"BLEU, METEOR and ROUGE-L are absent: of {len(items.references)} items {bare} have no utterance "
             "to compare with"
         )
     explanations = {}
+    meter = Meter("score: EA and CLIPScore", len(corpora), unit="draw")
     for name, several in draws.items():
-        judged = [
-            _judge(items, draw, classifier, pictures, scores.get(f"{name} {d}"))
-            for d, draw in enumerate(several)
-        ]
+        judged = []
+        for d, draw in enumerate(several):
+            judged.append(_judge(items, draw, classifier, pictures, scores.get(f"{name} {d}")))
+            meter.add()
         explanations[name] = MethodExplanations(judged, over_draws([_row(items, draw) for draw in judged]))
     return explanations, problems
 

@@ -16,6 +16,7 @@ from model.maps.method import Method
 from model.metrics.segmentation import MapScores, Truth
 from model.metrics.thresholds import Sweep, grid, sweep_ious
 from model.score.params import ScoreParams
+from pipeline.common.progress import Meter
 from pipeline.releases.apolo import ApoloItem
 from pipeline.releases.apolo_arrays import BadArray, load_truth
 
@@ -58,10 +59,14 @@ class MapTable:
 # ---- masks -----------------------------------------------------------------------------------------
 
 
-def in_threads(function: Callable[[ApoloItem], T], items: Sequence[ApoloItem]) -> list[T]:
-    """`function` of every item, in order; NumPy and OpenCV let go of the GIL."""
+def in_threads(function: Callable[[ApoloItem], T], items: Sequence[ApoloItem], task: str) -> list[T]:
+    """`function` of every item, in order; NumPy and OpenCV let go of the GIL. `task`: named with progress."""
+    meter, results = Meter(task, len(items), unit="item"), []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, items))
+        for result in pool.map(function, items):
+            results.append(result)
+            meter.add()
+    return results
 
 
 def read_truth(item: ApoloItem, params: ScoreParams) -> Truth | str:
@@ -95,7 +100,7 @@ def sweep_masks(
             return None
         return None if values is None else sweep_ious(values, truth.mask, thresholds)
 
-    judged = [row for row in in_threads(judge, items) if row is not None]
+    judged = [row for row in in_threads(judge, items, "masks at every threshold") if row is not None]
     sweeps: list[Sweep | None] = []
     for curves in zip(*judged, strict=True) if judged else [() for _ in methods]:
         answered = [curve for curve in curves if curve is not None]
@@ -132,7 +137,7 @@ def score_masks(
         ]
         return None, cells
 
-    judged = in_threads(judge, items)
+    judged = in_threads(judge, items, f"masks of {len(methods)} method(s)")
     by_method = list(zip(*(cells for _, cells in judged), strict=True))
     ious = np.array([[cell[:4] for cell in cells] for cells in by_method], dtype=np.float64)  # (M, N, 4)
     problems = [[cell[4] for cell in cells] for cells in by_method]

@@ -30,6 +30,7 @@ from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.fingerprint import as_json
 from pipeline.common.lock import writes
 from pipeline.common.params import Paths
+from pipeline.common.progress import waiting
 from pipeline.common.sums import write_sums
 
 PAGES = ("score.md", "statistics.json", "statistics.md", "tables")
@@ -46,10 +47,12 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
     Returns the content of metrics/score.json; without Java it has no BLEU, METEOR and ROUGE-L, and says so.
     Raises `UserError` when there is nothing to score, or an earlier step's files are absent.
     """
-    inputs = read_inputs(paths, params, backbones)
+    with waiting("score", "reading APOLO, predictions and weights"):
+        inputs = read_inputs(paths, params, backbones)
     scores = compute_scores(inputs, params)
     metrics = _metrics(describe_data(paths), inputs, scores, params, backbones)
-    statistics = summarise(scores, inputs.styles, params.statistics)
+    with waiting("score", f"intervals by {params.statistics.resamples:,} bootstrap resamples"):
+        statistics = summarise(scores, inputs.styles, params.statistics)
     _write(paths, scores, metrics, statistics)
     return seal(metrics)
 

@@ -156,12 +156,13 @@ def waiting(step: str, what: str, every: float = INTERVAL) -> Iterator[None]:
     For work of one piece, such as importing torch or reading weights; what has parts has a `Meter`.
     """
     start, over = time.monotonic(), threading.Event()
+    stream = sys.stderr  # plan silences the steps that it times
 
     def tell() -> None:
         while not over.wait(every):
-            print(f"{step}: {what}, for {duration(time.monotonic() - start)}", file=sys.stderr, flush=True)
+            print(f"{step}: {what}, for {duration(time.monotonic() - start)}", file=stream, flush=True)
 
-    print(f"{step}: {what}", file=sys.stderr, flush=True)
+    print(f"{step}: {what}", file=stream, flush=True)
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     try:

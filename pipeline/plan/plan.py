@@ -16,7 +16,7 @@ from pydantic import Field
 from pipeline.common.errors import UserError
 from pipeline.common.machine import device_name, filesystem, free_bytes, shown_bytes
 from pipeline.common.params import STRICT, ParamsFile, Paths, load_params
-from pipeline.common.progress import duration
+from pipeline.common.progress import duration, waiting
 from pipeline.features.size_estimate import bytes_per_artwork
 from pipeline.plan.finished import finished
 from pipeline.plan.timing import STEPS, Settings, Timing, measure
@@ -103,7 +103,8 @@ def make_plan(
     settings = Settings.load(params_file)
     settings = dataclasses.replace(settings, regions=resolve_source(settings.regions, settings.paths))
     params = load_params(params_file, "plan", PlanParams)
-    counts = count(settings.paths, settings.utterances, params.artworks + 1 if measured else 0)
+    with waiting("plan", f"counting the rows of {settings.paths.artemis} and their pictures"):
+        counts = count(settings.paths, settings.utterances, params.artworks + 1 if measured else 0)
     with tempfile.TemporaryDirectory(prefix="emosem-plan-") as folder:
         timings, sample = measure(settings, counts.sample, Path(folder), params.artworks, params.seconds)
         steps = _factory(settings, counts, timings)

@@ -22,6 +22,7 @@ from pipeline.backbones.decode_ahead import WAITED
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.files import write_bytes, write_parquet
 from pipeline.common.params import ParamsFile, Paths, load_params
+from pipeline.common.progress import duration, waiting
 from pipeline.common.schema import REGIONS, SIMILARITY, shard_stem
 from pipeline.common.tables import read_artworks, read_groups, read_regions
 from pipeline.features.params import FeaturesParams
@@ -97,8 +98,17 @@ def by_artwork(rows: Sequence[Annotation]) -> list[list[Annotation]]:
     return list(groups.values())
 
 
+_Run = tuple[dict[str, Timing], Paths, float]
+"""Timings, where the data lies, seconds."""
+
+
 def measure(
-    settings: Settings, rows: Sequence[Annotation], folder: Path, artworks: int, seconds: float
+    settings: Settings,
+    rows: Sequence[Annotation],
+    folder: Path,
+    artworks: int,
+    seconds: float,
+    command: str = "plan",
 ) -> tuple[dict[str, Timing], Paths]:
     """Time the steps on as many artworks as the time allows.
 
@@ -110,6 +120,7 @@ def measure(
         folder: an empty folder; it holds a folder a run afterwards.
         artworks: most to time.
         seconds: how long it may take, apart from the first two artworks.
+        command: whose progress it is.
 
     Returns:
         The timings of the last run (of the first one, weights loaded in it, if even that took too long), and
@@ -119,20 +130,24 @@ def measure(
     if not works:
         return {}, settings.paths
 
-    def run(chosen: Sequence[Sequence[Annotation]], name: str) -> tuple[dict[str, Timing], Paths, float]:
+    def run(chosen: Sequence[Sequence[Annotation]], name: str, told: str) -> _Run:
         paths = dataclasses.replace(settings.paths, data=folder / name)
         start = time.perf_counter()
-        return time_steps(settings, chosen, paths.data), paths, time.perf_counter() - start
+        with waiting(command, f"timing {len(STEPS)} steps on {len(chosen)} artwork(s), {told}"):
+            return time_steps(settings, chosen, paths.data), paths, time.perf_counter() - start
 
     rest = works[1:] or works
-    timings, paths, spent = run(works[:1], "cold")
+    timings, paths, spent = run(works[:1], "cold", "weights loaded in it")
     if spent < seconds:
-        timings, paths, spent = run(rest[:1], "one")
+        timings, paths, spent = run(rest[:1], "one", f"about {duration(spent)} or less")
         affordable = min(len(rest), artworks, int(seconds / spent))
         if affordable > 1:
-            timings, paths, spent = run(rest[:affordable], "more")
+            timings, paths, spent = run(
+                rest[:affordable], "more", f"about {duration(affordable * spent)} or less"
+            )
         if settings.backbones.torch_device() != "cpu" and spent < seconds / 2:
-            timings, paths, _ = run(rest[:affordable], "again")  # kernels were chosen for these shapes before
+            # kernels were chosen for these shapes before
+            timings, paths, _ = run(rest[:affordable], "again", f"about {duration(spent)}")
     return timings, paths
 
 

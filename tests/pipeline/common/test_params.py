@@ -98,3 +98,21 @@ def test_fingerprints_follow_content() -> None:
     assert fingerprint(Example(), "a") == fingerprint(Example(), "a")
     assert fingerprint(Example(), "a") != fingerprint(Example(size=4), "a")
     assert fingerprint(Paths()) != fingerprint(Paths(data=Path("elsewhere")))
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("score: {treshold: 1}", "score.treshold = 1: Unexpected keyword argument (did you mean threshold?)"),
+        ("score: {clip: {nam: x}}", "(did you mean name?)"),  # of an optional dataclass
+        ("backbones: {sam: {archh: tiny}}", "(did you mean arch?)"),
+        ("backbones: {sam: {zzz: tiny}}", "(known keys: arch, checkpoint)"),
+        ("backbones: {sma: {}}", "(did you mean sam?)"),
+    ],
+)
+def test_an_unknown_key_gets_the_one_it_may_mean(text: str, advice: str, tmp_path: Path) -> None:
+    section = text.partition(":")[0]
+    module, _, name = SECTIONS[section].partition(":")
+    with pytest.raises(UserError) as error:
+        load_params(write(tmp_path, text), section, getattr(importlib.import_module(module), name))
+    assert advice in str(error.value)

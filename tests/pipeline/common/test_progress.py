@@ -1,8 +1,11 @@
 """What is said on stderr while a step runs."""
 
+import contextlib
+import io
+
 import pytest
 
-from pipeline.common.progress import Meter, ShardMeter, duration
+from pipeline.common.progress import Meter, ShardMeter, duration, waiting
 
 
 def test_progress_tells_rate_time_left_and_a_slow_cpu(capsys: pytest.CaptureFixture) -> None:
@@ -56,3 +59,18 @@ def test_pictures_are_told_now_and_then_and_at_the_end(capsys: pytest.CaptureFix
 )
 def test_durations(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_work_of_one_piece_is_named_at_once_and_then_for_how_long(capsys: pytest.CaptureFixture) -> None:
+    with waiting("plan", "loading PyTorch", every=0.01):
+        assert capsys.readouterr().err.startswith("plan: loading PyTorch\n")
+        seen = ""
+        while "loading PyTorch, for 0 s" not in seen:  # the test's own limit ends it
+            seen += capsys.readouterr().err
+    with pytest.raises(ValueError, match="inside"), waiting("plan", "it"):
+        raise ValueError("inside")
+    capsys.readouterr()
+    with waiting("plan", "timing", every=0.01), contextlib.redirect_stderr(io.StringIO()) as silenced:
+        while not capsys.readouterr().err.count(", for "):
+            pass
+    assert silenced.getvalue() == ""
