@@ -192,6 +192,7 @@ def _stage(name: str, params: Params, variant: str | None = None, **parallel: An
     return metrics
 
 
+@functools.cache
 def _stage_of(name: str) -> Any:
     with waiting(name, TORCH if name in WITH_TORCH else "starting"):
         return importlib.import_module(f"stages.{name}").STAGE

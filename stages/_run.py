@@ -24,6 +24,7 @@ from pipeline.common.errors import RunFailed
 from pipeline.common.files import write_json
 from pipeline.common.lock import only_writer
 from pipeline.common.params import Params, ParamsFile, Paths, read_params
+from pipeline.common.progress import alive
 from pipeline.common.tally import Tally, of_shards, tally_text
 
 OF_THIS_RUN = ("seconds", "done", "skipped")
@@ -74,7 +75,8 @@ class Stage:
         file = paths.metrics / f"{name}.json"
         start = time.monotonic()
         first = os.environ.get("RANK", "0") == "0"  # of a distributed run's processes, the one that writes
-        with only_writer(file) if first else contextlib.nullcontext():  # each build holds its own folder
+        held = only_writer(file) if first else contextlib.nullcontext()  # each build holds its own folder
+        with held, alive(name) if first else contextlib.nullcontext():
             metrics = self.build(paths, params, *others.values(), *([variant] if self.variants else []))
             metrics.setdefault("seconds", round(time.monotonic() - start, 1))
             if first:

@@ -37,7 +37,7 @@ from pipeline.common.errors import RunFailed
 from pipeline.common.files import check_writable, write_bytes
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.lock import only_writer
-from pipeline.common.progress import Meter
+from pipeline.common.progress import Meter, waiting
 from pipeline.common.read_ahead import read_ahead
 from pipeline.features.encoders import Encoders
 from pipeline.features.params import FeaturesParams
@@ -112,8 +112,9 @@ def predict_images(
             todo = [job for job in jobs if job.emotions]
             bad: dict[Path, str] = {}
             if todo:
-                model = EmoSEM.from_pretrained(run, params.torch_device())
-                predictor = Predictor(model, Encoders(*encoders), params)
+                with waiting("predict", f"loading {run} and its encoders"):
+                    model = EmoSEM.from_pretrained(run, params.torch_device())
+                    predictor = Predictor(model, Encoders(*encoders), params)
                 meter = Meter("predict", len(todo), skipped=len(jobs) - len(todo))
                 for job, rows in _finished(predictor, todo, out, overlay_side):
                     if isinstance(rows, BadImage):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 INTERVAL = 10.0
 """Seconds between lines within a shard."""
@@ -84,7 +85,7 @@ class Meter:
         return max(self.total - done, 0) / self._rate(done) if self.total and done else None
 
     def _say(self, text: str) -> None:
-        print(f"{self.step}: {text}", file=sys.stderr, flush=True)
+        _say(f"{self.step}: {text}", sys.stderr)
 
 
 class ShardMeter(Meter):
@@ -155,14 +156,33 @@ def waiting(step: str, what: str, every: float = INTERVAL) -> Iterator[None]:
 
     For work of one piece, such as importing torch or reading weights; what has parts has a `Meter`.
     """
+    _say(f"{step}: {what}", sys.stderr)
+    with _repeatedly(f"{step}: {what}, for", every, quiet=0.0):
+        yield
+
+
+@contextlib.contextmanager
+def alive(step: str, every: float = INTERVAL) -> Iterator[None]:
+    """Say now and then that a step is at work, where nothing else here has said anything for as long.
+
+    Covers what has no `Meter` of its own, such as reading large weights before the first artwork.
+    """
+    with _repeatedly(f"{step}: at work, for", every, quiet=every):
+        yield
+
+
+@contextlib.contextmanager
+def _repeatedly(words: str, every: float, quiet: float) -> Iterator[None]:
+    """Say the words with the seconds since now, every so many; only after so many `quiet` ones."""
     start, over = time.monotonic(), threading.Event()
     stream = sys.stderr  # plan silences the steps that it times
 
     def tell() -> None:
         while not over.wait(every):
-            print(f"{step}: {what}, for {duration(time.monotonic() - start)}", file=stream, flush=True)
+            now = time.monotonic()
+            if now - max(_spoken, start) >= quiet:
+                _say(f"{words} {duration(now - start)}", stream)
 
-    print(f"{step}: {what}", file=stream, flush=True)
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     try:
@@ -170,6 +190,16 @@ def waiting(step: str, what: str, every: float = INTERVAL) -> Iterator[None]:
     finally:
         over.set()
         teller.join()
+
+
+_spoken = 0.0
+"""When this module last said something, by the monotonic clock."""
+
+
+def _say(text: str, stream: TextIO) -> None:
+    global _spoken  # noqa: PLW0603 - there is one stderr
+    _spoken = time.monotonic()
+    print(text, file=stream, flush=True)
 
 
 def _left(seconds: float | None) -> str:

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from pipeline.common.progress import Meter, ShardMeter, duration, waiting
+from pipeline.common.progress import Meter, ShardMeter, alive, duration, waiting
 
 
 def test_progress_tells_rate_time_left_and_a_slow_cpu(capsys: pytest.CaptureFixture) -> None:
@@ -74,3 +74,12 @@ def test_work_of_one_piece_is_named_at_once_and_then_for_how_long(capsys: pytest
         while not capsys.readouterr().err.count(", for "):
             pass
     assert silenced.getvalue() == ""
+
+
+def test_a_silent_step_says_that_it_is_at_work(capsys: pytest.CaptureFixture) -> None:
+    with alive("features", every=0.01):
+        while "features: at work, for 0 s\n" not in capsys.readouterr().err:
+            pass
+    with alive("features", every=1000.0):
+        pass
+    assert capsys.readouterr().err == ""
