@@ -143,6 +143,9 @@ def front_door(
     version: Annotated[
         bool, typer.Option("--version", help="Versions of emosem, Python and PyTorch.")
     ] = False,
+    params: Annotated[
+        Path | None, typer.Option("--params", help="Params file to look at; with a command, after it.")
+    ] = None,
 ) -> None:
     """EmoSEM: pseudo emotion masks from ArtEmis, and a model that segments and explains emotion in art.
 
@@ -154,7 +157,9 @@ def front_door(
     if context.invoked_subcommand is None:
         from stages._status import status_text
 
-        command_line.say(f"{status_text(PARAMS)}\n")
+        command_line.say(f"{status_text(params or PARAMS)}\n")
+    elif params is not None:
+        raise typer.BadParameter(f"belongs after {context.invoked_subcommand}", param_hint="--params")
 
 
 def versions() -> str:

@@ -138,8 +138,9 @@ def _inputs(params: Params) -> Iterator[str]:
 
 def _next_without_params() -> str:
     return (
-        "Next: go to a checkout of emosem, whose params.yaml is the built-in gallery, or give a command\n"
-        "--params FILE. `emosem --help` lists the commands."
+        "Next: go to a checkout of emosem, whose params.yaml is the built-in gallery; or\n"
+        "`emosem init --images DIR` for pictures of your own; or give a command --params FILE.\n"
+        "`emosem --help` lists the commands."
     )
 
 

@@ -51,6 +51,14 @@ def test_without_params_it_says_where_to_get_them(tmp_path: Path) -> None:
     assert "no params file params.yaml" in done.stdout and "--params FILE" in done.stdout
 
 
+def test_another_params_file_is_looked_at_and_goes_after_a_command(folder: Path) -> None:
+    Path("params.yaml").rename("mine.yaml")
+    done = run("--params", "mine.yaml", cwd=folder)
+    assert done.returncode == 0 and "`emosem doctor --params mine.yaml`" in done.stdout
+    done = run("--params", "mine.yaml", "plan", cwd=folder)
+    assert done.returncode == 2 and "belongs after plan" in done.stderr
+
+
 def test_missing_data_leads_to_the_doctor(folder: Path) -> None:
     text = status_text(Path("params.yaml"))
     assert "a/artemis/a.csv  (missing)" in text and "`emosem doctor`" in text

@@ -58,7 +58,7 @@ def check_protocol(
     """
     released = read_released_items(apolo, split, paths, source, artemis)
     items = released.items
-    judged = in_threads(lambda item: _ious(item, params), items, "all-ones masks")
+    judged = in_threads(lambda item: _ious(item, params), items, "score: all-ones masks")
     ious = np.array([row for row in judged if not isinstance(row, str)]).reshape(-1, 1 + len(SWITCHES))
     problems = [
         f"{item_name(item)}: label: {row}"

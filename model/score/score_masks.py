@@ -100,7 +100,7 @@ def sweep_masks(
             return None
         return None if values is None else sweep_ious(values, truth.mask, thresholds)
 
-    judged = [row for row in in_threads(judge, items, "masks at every threshold") if row is not None]
+    judged = [row for row in in_threads(judge, items, "score: masks at every threshold") if row is not None]
     sweeps: list[Sweep | None] = []
     for curves in zip(*judged, strict=True) if judged else [() for _ in methods]:
         answered = [curve for curve in curves if curve is not None]
@@ -137,7 +137,7 @@ def score_masks(
         ]
         return None, cells
 
-    judged = in_threads(judge, items, f"masks of {len(methods)} method(s)")
+    judged = in_threads(judge, items, f"score: masks of {len(methods)} method(s)")
     by_method = list(zip(*(cells for _, cells in judged), strict=True))
     ious = np.array([[cell[:4] for cell in cells] for cells in by_method], dtype=np.float64)  # (M, N, 4)
     problems = [[cell[4] for cell in cells] for cells in by_method]

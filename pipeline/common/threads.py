@@ -60,7 +60,7 @@ def settings(environment: Mapping[str, str], share: int | None = None) -> dict[s
     """
     wanted = WAITING | {OPENBLAS: "1"}
     threads = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if not threads.isdigit():
+    if not threads.isdigit() or int(threads) == 0:
         share = share or (cores() if cores() < _visible() else None)
         threads = str(share or "")
     if threads:

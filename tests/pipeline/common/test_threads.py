@@ -84,3 +84,12 @@ def test_workers_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")  # the user's
     found = threads.for_workers(2)
     assert "OMP_NUM_THREADS" not in found and found["MKL_NUM_THREADS"] == "5"
+
+
+@pytest.mark.parametrize("count", ["0", "all", "", "-2"])
+def test_a_count_that_is_none_is_not_handed_on(count: str) -> None:
+    assert threads.COUNTS[1] not in threads.settings({"OMP_NUM_THREADS": count})
+
+
+def test_the_outer_level_of_nested_counts_is_the_one() -> None:
+    assert threads.settings({"OMP_NUM_THREADS": "4,2"})["OPENCV_FOR_THREADS_NUM"] == "4"
