@@ -104,7 +104,7 @@ def score_explanations(
             "to compare with"
         )
     explanations = {}
-    meter = Meter("score: EA and CLIPScore", len(corpora), unit="draw")
+    meter = Meter("score: EA and CLIPScore", sum(map(len, draws.values())), unit="draw")
     for name, several in draws.items():
         judged = []
         for d, draw in enumerate(several):

@@ -41,12 +41,6 @@ def main(run: Callable[[], Any], name: str) -> None:
         _end(2, f"{name}: {error}")
     except RunFailed as error:
         _end(1, f"{name}: {error}")
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in ("", "cli", "pipeline", "model", "stages"):
-            raise
-        whole = "pip install 'emosem[all]', or pip install -e '.[all]' in a checkout"
-        _end(2, f"{name}: the package of the module {missing} is not installed; the whole toolkit: {whole}")
     except KeyboardInterrupt:
         _end(130, f"{name}: stopped")
     except ModuleNotFoundError as error:
@@ -62,9 +56,11 @@ def main(run: Callable[[], Any], name: str) -> None:
 
 def missing_package(error: ModuleNotFoundError) -> str:
     """What to do about an interpreter that lacks a package."""
+    module = (error.name or "").partition(".")[0]
     return (
-        f"{sys.executable} has no package {error.name}; run the Python that emosem is installed in, after "
-        "`source .venv/bin/activate` for instance, or install it: `make repro`, or `pip install -e .`"
+        f"{sys.executable} has no package {module}; run the Python that emosem is installed in, after "
+        "`source .venv/bin/activate` for instance, or install the whole toolkit: `pip install 'emosem[all]'`, "
+        "in a checkout `make repro` or `pip install -e '.[all]'`"
     )
 
 
