@@ -758,9 +758,10 @@ def init(
         return _answer({"params": str(file), "text": text}, as_json, lambda _: text)
     file, text = init_csv(artemis, images, apolo, chosen, out, force)
     print(f"{text}\n", file=sys.stderr, flush=True)
-    from model.bench.plan import plan_training  # slow to import: after the first word
-    from model.metrics.text import find_java
-    from pipeline.init.follow_up import follow_up
+    with waiting("init", TORCH):
+        from model.bench.plan import plan_training
+        from model.metrics.text import find_java
+        from pipeline.init.follow_up import follow_up
 
     values, rest = follow_up(file, find_java, plan_training)
     return _answer({"params": str(file), "text": text, **values}, as_json, lambda _: rest)
