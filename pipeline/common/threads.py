@@ -1,10 +1,10 @@
 """How many threads the libraries start, and how these wait, decided before any of them is imported.
 
 OpenMP's threads spin at every barrier, for milliseconds, while their partner waits for a core: beside other
-programs a stack of convolutions then runs at a thirteenth of its speed. Threads that sleep cost a few percent
-of an idle machine. Each library reads its variables once, when it is loaded, so `pipeline` and `model` set
-them first of all; what the user has set stays, and results keep every bit, because the number of torch's
-threads stays what torch would choose.
+programs a stack of convolutions then runs at a seventh to an eleventh of the speed that it has with threads
+that sleep. Sleeping costs an idle machine some percent. Each library reads its variables once, when it is
+loaded, so `pipeline` and `model` set them first of all; what the user has set stays, and results keep every
+bit, because the number of torch's threads stays what torch would choose.
 """
 
 import math
