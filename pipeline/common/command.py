@@ -59,8 +59,8 @@ def missing_package(error: ModuleNotFoundError) -> str:
     module = (error.name or "").partition(".")[0]
     return (
         f"{sys.executable} has no package {module}; run the Python that emosem is installed in, after "
-        "`source .venv/bin/activate` for instance, or install the whole toolkit: `pip install 'emosem[all]'`, "
-        "in a checkout `make repro` or `pip install -e '.[all]'`"
+        "`source .venv/bin/activate` for instance, or install the toolkit: `pip install 'emosem[all]'`, in a "
+        "checkout `make repro` or `pip install -e '.[all]'`"
     )
 
 
