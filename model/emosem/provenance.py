@@ -89,7 +89,7 @@ class DatasetProvenance:
     splits: dict[str, dict[str, int]]
     """Artworks, masks and utterances of each split."""
     drawn: bool = False
-    """Whether it is the built-in gallery."""
+    """Whether pictures and utterances both are the built-in gallery's."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=FORGIVING)

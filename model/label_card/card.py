@@ -27,7 +27,7 @@ from model.label_card.sweep import (
     sweep_recipes,
 )
 from model.maps.method import Method, item_id, scaled_maps
-from model.score.items import read_items
+from model.score.items import describe_release, read_items
 from model.score.params import ScoreParams
 from model.score.score_masks import MapTable, score_masks, sweep_masks
 from pipeline.common.errors import UserError
@@ -37,6 +37,7 @@ from pipeline.common.lock import writes
 from pipeline.common.params import Paths
 from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
 from pipeline.releases.apolo import ApoloItem
+from pipeline.releases.gallery_mark import drawn_evaluation
 
 
 @writes(lambda paths, *_: [paths.metrics / name for name in ("label_card.json", "label_card.md")])
@@ -86,7 +87,7 @@ def make_card(
         key=lambda row: (row["val"]["mean_iou"], -row["place"]),
     )
     card = {
-        "apolo": paths.apolo.as_posix(),
+        **_evaluated_on(paths),
         "items": {"val": len(candidates[0].sweep.ious), "test": rows[0]["test"]["items"]},
         "sources": [_describe(source, every) for source in sources],
         "swept": {**as_json(params), "thresholds": score.sweep, "recipes": len(candidates)},
@@ -180,10 +181,22 @@ def _sweep_row(place: int, candidate: Candidate, fixed: float) -> dict[str, Any]
     }
 
 
+def _evaluated_on(paths: Paths) -> dict[str, Any]:
+    return {"apolo": describe_release(paths.apolo), "drawn": drawn_evaluation(paths)}
+
+
+def _shown(folder: Path) -> str:
+    """A data folder without the part of the path that is of somebody's disk."""
+    here = Path.cwd()
+    if not folder.is_absolute():
+        return folder.as_posix()
+    return (folder.relative_to(here) if folder.is_relative_to(here) else Path(*folder.parts[-2:])).as_posix()
+
+
 def _describe(source: RecipeSource, items: Sequence[ApoloItem]) -> dict[str, Any]:
     without = sorted({"_".join(item_id(item)) for item in items if source.find(item) is None})
     return {
-        "data": source.data.as_posix(),
+        "data": _shown(source.data),
         **source.lineage,
         "region_masks": source.has_masks,
         "items_without": len(without),

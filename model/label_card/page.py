@@ -6,6 +6,7 @@ from typing import Any
 
 from model.metrics.bidi import isolated
 from model.metrics.markdown import Markdown, escape, table
+from pipeline.releases.gallery_mark import drawn_text
 
 FIELDS = ("support", "aggregate", "negatives", "center", "temperature")
 """Of `MasksParams`, what is swept."""
@@ -21,7 +22,7 @@ def card_text(card: Mapping[str, Any]) -> str:
         "# Label card",
         "Pseudo-masks of the APOLO items, made from their artworks' regions and what was said about them, "
         f"scored by the APOLO protocol before any training. APOLO: `{_text(card['apolo'])}`, {items['val']} "
-        f"val and {items['test']} test items with a usable label.",
+        f"val and {items['test']} test items with a usable label. {drawn_text(card['drawn'])}".strip(),
         "\n".join(_source_line(place, source) for place, source in enumerate(card["sources"])),
         f"Swept on the val items: {swept['recipes']} recipes (data folder, support, aggregate, negatives, "
         f"center, temperature) at {swept['thresholds']} thresholds each, ranked by mean IoU in the masks' "

@@ -25,6 +25,7 @@ from pipeline.common.files import write_bytes
 from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
 from pipeline.reader.statistics import read_statistics
+from pipeline.releases.gallery_mark import drawn_text
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -48,6 +49,8 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
     Raises `UserError` when score or shards have not run, or a tar of masks or predictions is damaged.
     """
     score = _read_scores(paths.metrics / "score.json")
+    if not {"drawn", "tiny"} <= score.keys():
+        raise UserError(f"{paths.metrics / 'score.json'} is of an older version; run the score step again")
     statistics = read_statistics(paths.step("shards"))
     results = Results(paths, score)
     cards, notes = item_cards(results, params.items, params.seed, params.side, params.utterances)
@@ -56,7 +59,7 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
         .get_template("report_template.html")
         .render(
             score=score,
-            stand_in="gallery" in score["data"] or "tiny" in score["backbones"],
+            drawn=drawn_text(score["drawn"]),
             backbones=backbones,
             groups=_table(score["rows"]),
             columns=COLUMNS,

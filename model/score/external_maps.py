@@ -15,7 +15,7 @@ from model.score.explanations import MethodExplanations, ReferenceItems, score_e
 from model.score.external_judges import find_pictures, open_judges
 from model.score.external_masks import MapNotes, kept_items, part_of, score_submitted_maps
 from model.score.external_rows import Submission, explained, find_styles, make_rows
-from model.score.items import ReleasedItems, item_name, read_released_items
+from model.score.items import ReleasedItems, describe_release, item_name, read_released_items
 from model.score.named_maps import NamedMaps, open_maps
 from model.score.named_texts import NamedTexts, open_texts
 from model.score.params import ScoreParams
@@ -28,6 +28,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import as_json
 from pipeline.common.params import Paths
 from pipeline.releases.apolo import ApoloItem
+from pipeline.releases.gallery_mark import read_mark
 from pipeline.releases.source import PLAIN, Source
 
 
@@ -104,7 +105,8 @@ def score_external_maps(
     styles = find_styles(released.items, pictures)
     rows, counts = make_rows(entries, released, masks, scores, styles)
     report = {
-        "data": f"{apolo}, {split}",
+        "data": f"{describe_release(apolo)}, {split}",
+        "drawn": read_mark(apolo) is not None,
         "protocol": {k: v for k, v in as_json(params).items() if k not in ("clip", "split")},
         "counts": counts,
         "judges": judges,

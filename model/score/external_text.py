@@ -59,6 +59,8 @@ def _sum(what: str, parts: Mapping[str, int]) -> str:
 
 
 def _warnings(report: Mapping[str, Any]) -> Iterable[str]:
+    if report["drawn"]:
+        yield "These items are drawn (the built-in gallery): nothing here compares with published numbers."
     rows, counts = report["rows"], report["counts"]["methods"]
     if unusable := report["counts"]["records"]["unusable"]:
         yield (

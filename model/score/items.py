@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.common.errors import UserError
+from pipeline.common.fingerprint import sha256_file
 from pipeline.common.params import Paths
 from pipeline.common.tables import table_file
 from pipeline.releases.apolo import ApoloItem, load_items
@@ -15,6 +16,7 @@ from pipeline.releases.apolo_arrays import MAPS
 from pipeline.releases.apolo_ids import load_items_of_csv
 from pipeline.releases.artemis import Reject
 from pipeline.releases.names import plain_name
+from pipeline.releases.gallery_mark import read_mark
 from pipeline.releases.source import PLAIN, Source
 
 ApoloItems = tuple[list[ApoloItem], list[ApoloItem], list[str]]
@@ -96,6 +98,16 @@ def _of_split(apolo: Path, split: str, every: list[ApoloItem], rejects: list[Rej
         why = _lines(rejects)[0] if rejects else "it lists none"
         raise UserError(f"{apolo} has no usable {split} item; {why}")
     return items
+
+
+def describe_release(apolo: Path) -> str:
+    """What a release is called on pages and in tables: never its path, which is of somebody's disk.
+
+    Raises `UserError` as `read_mark`, and `OSError` without an apolo.json.
+    """
+    if read_mark(apolo):
+        return "built-in gallery"
+    return f"APOLO release (SHA-256 of apolo.json: {sha256_file(apolo / 'apolo.json')[:12]})"
 
 
 def item_name(item: ApoloItem) -> str:

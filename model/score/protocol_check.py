@@ -15,12 +15,13 @@ import numpy as np
 
 from model.baselines.entire_artwork import foreground
 from model.metrics.segmentation import Boxes, MapScores, Truth
-from model.score.items import item_name, read_released_items
+from model.score.items import describe_release, item_name, read_released_items
 from model.score.params import ScoreParams
 from model.score.score_masks import in_threads, read_truth
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.releases.apolo import ApoloItem
+from pipeline.releases.gallery_mark import read_mark
 from pipeline.releases.source import PLAIN, Source
 
 COLUMNS = ("seg_pr25", "seg_pr50", "box_pr25", "box_pr50")
@@ -83,7 +84,8 @@ def check_protocol(
             f"these are {len(ious)} {split} items."
         )
     return {
-        "data": f"{apolo}, {split}",
+        "data": f"{describe_release(apolo)}, {split}",
+        "drawn": read_mark(apolo) is not None,
         "items": len(ious),
         "counts": mine["counts"],
         "protocol": _switch(mine),

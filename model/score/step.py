@@ -12,19 +12,20 @@ statistics and the paper's tables are all made of those.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from model.metrics import text
 from model.score import score_page
 from model.score.inputs import ScoreInputs, read_inputs
-from model.score.items import item_name
+from model.score.items import describe_release, item_name
 from model.score.paper_tables.tables import write_tables
 from model.score.params import ScoreParams
 from model.score.result_tables import item_table, sweep_table, text_table
 from model.score.scores import Scores, compute_scores
 from model.score.statistics import page
 from model.score.statistics.bootstrap import summarise
-from pipeline.backbones.params import BackbonesParams
+from pipeline.backbones.params import BackbonesParams, ClipParams
 from pipeline.common.digests import seal
 from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.fingerprint import as_json
@@ -32,6 +33,7 @@ from pipeline.common.lock import writes
 from pipeline.common.params import Paths
 from pipeline.common.progress import waiting
 from pipeline.common.sums import write_sums
+from pipeline.releases.gallery_mark import drawn_evaluation
 
 PAGES = ("score.md", "statistics.json", "statistics.md", "tables")
 """What the step writes to metrics/ itself."""
@@ -50,7 +52,7 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
     with waiting("score", "reading APOLO, predictions and weights"):
         inputs = read_inputs(paths, params, backbones)
     scores = compute_scores(inputs, params)
-    metrics = _metrics(describe_data(paths), inputs, scores, params, backbones)
+    metrics = _metrics(paths, inputs, scores, params, backbones)
     with waiting("score", f"intervals by {params.statistics.resamples:,} bootstrap resamples"):
         statistics = summarise(scores, inputs.styles, params.statistics)
     _write(paths, scores, metrics, statistics)
@@ -58,15 +60,17 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
 
 
 def _metrics(
-    data: str, inputs: ScoreInputs, scores: Scores, params: ScoreParams, backbones: BackbonesParams
+    paths: Paths, inputs: ScoreInputs, scores: Scores, params: ScoreParams, backbones: BackbonesParams
 ) -> dict[str, Any]:
     """The content of metrics/score.json."""
     return {
-        "data": data,
+        "data": describe_release(paths.apolo),
+        "drawn": drawn_evaluation(paths),
         "backbones": describe_backbones(backbones),
+        "tiny": is_tiny(backbones),
         "split": params.split,
         "rows": scores.rows(),
-        "protocol": as_json(dataclasses.replace(params, clip=params.clip or backbones.clip)),
+        "protocol": _protocol(params, params.clip or backbones.clip),
         "text": text.versions(),
         "alignment": inputs.classifier.training,
         "items": {
@@ -77,6 +81,13 @@ def _metrics(
         },
         "problems": [*scores.absent, *inputs.notes[:LISTED], *_problems(scores)],
     }
+
+
+def _protocol(params: ScoreParams, clip: ClipParams) -> dict[str, Any]:
+    """The params of the step, with CLIPScore's CLIP by its file's name, not its place on somebody's disk."""
+    named = dataclasses.replace(clip, checkpoint=Path(clip.checkpoint.name))
+    protocol: dict[str, Any] = as_json(dataclasses.replace(params, clip=named))
+    return protocol
 
 
 def _write(paths: Paths, scores: Scores, metrics: Mapping[str, Any], statistics: Mapping[str, Any]) -> None:
@@ -101,15 +112,14 @@ def by_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {row["method"]: {name: row[name] for name in row if name != "method"} for row in rows}
 
 
-def describe_data(paths: Paths) -> str:
-    """What was scored, for the head of every table."""
-    drawn = paths.step("gallery").resolve() in paths.apolo.resolve().parents
-    return "built-in gallery" if drawn else f"APOLO release at {paths.apolo}"
+def is_tiny(backbones: BackbonesParams) -> bool:
+    """Whether an encoder is one of this repository's small ones."""
+    return "tiny" in (backbones.sam.arch, backbones.clip.name)
 
 
 def describe_backbones(backbones: BackbonesParams) -> str:
     """Whose weights were at work, for the head of every table."""
-    if "tiny" in (backbones.sam.arch, backbones.clip.name):
+    if is_tiny(backbones):
         return "tiny (not the paper's)"
     return f"SAM {backbones.sam.arch}, CLIP {backbones.clip.name}, {backbones.language_model.name}"
 

@@ -130,7 +130,7 @@ def train(
         if params.select == "best":
             checkpoints.load_best()
         model.provenance = describe_run(
-            paths, index, variant, params, sam_checkpoint, language_model, validation=progress.validation
+            index, variant, params, sam_checkpoint, language_model, validation=progress.validation
         )
         model.save_pretrained(run)
     return _metrics(variant, params, progress, samples["train"], model)

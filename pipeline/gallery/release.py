@@ -6,7 +6,7 @@
     OUT/apolo/artemis_index/{train,val,test}_index.json           artemis_id, by (painting, emotion)
     OUT/apolo/apolo_pixel_map/ARTIST_TITLE_EMOTION.npy            uint8 0/1 (H, W): the truth
     OUT/apolo/arts_features_vinvl_bbox_col/ARTIST_TITLE.npy       float32 (N, 4), normalised xyxy
-    OUT/gallery.json                                              the params it was drawn with
+    OUT/gallery.json, and one in each of these                    the mark: drawn, and with which params
 
 The same params give the same bytes, whatever the number of processes.
 """
@@ -31,7 +31,7 @@ from PIL import Image
 
 from pipeline.common.emotions import EMOTIONS, SOMETHING_ELSE
 from pipeline.common.errors import UserError
-from pipeline.common.files import write_bytes, write_json
+from pipeline.common.files import write_bytes
 from pipeline.common.fingerprint import as_json
 from pipeline.common.lock import lock_file, writes
 from pipeline.common.progress import Meter
@@ -41,10 +41,10 @@ from pipeline.gallery.words import grammar
 from pipeline.gallery.world import GalleryParams, Scene
 from pipeline.releases import apolo, apolo_arrays
 from pipeline.releases.artemis import COLUMNS
+from pipeline.releases.gallery_mark import MARK, read_mark, write_mark
 
 CSV_NAME = "artemis_dataset_release_v0.csv"
 _FOLDERS = ("artemis", "wikiart", "apolo")
-_MARK = "gallery.json"
 _WORDS, _BOXES, _SPLIT = 1, 2, 3
 """Streams of random numbers, so that a change in one does not shift another."""
 _TOO_FEW_FOR_PROCESSES = 24
@@ -71,7 +71,8 @@ def draw_gallery(out: Path, params: GalleryParams) -> dict[str, Any]:
     A gallery that is already there is replaced. Raises `UserError` when `out` holds anything else.
     """
     _clear(out)
-    write_json(out / _MARK, as_json(params))
+    for folder in (out, *(out / name for name in _FOLDERS)):
+        write_mark(folder, as_json(params))
     splits = _splits(params)
     draw = partial(_draw, out=out, params=params, splits=splits)
     drawn = list(_mapped(draw, params.artworks))
@@ -93,15 +94,30 @@ def draw_gallery(out: Path, params: GalleryParams) -> dict[str, Any]:
 
 
 def _clear(out: Path) -> None:
-    """Remove an older gallery from `out`; refuse a folder with other things in it."""
+    """Remove an older gallery from `out`; refuse a folder with other things, or a real release, in it."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder for the gallery")
     own = lock_file(out)  # it lies inside where the folder above may not be written to
     others = out.is_dir() and any(path.resolve() != own for path in out.iterdir())
-    if others and not (out / _MARK).is_file():
-        raise UserError(f"{out} is not empty and holds no {_MARK}; name an empty folder for the gallery")
-    for folder in _FOLDERS:
-        shutil.rmtree(out / folder, ignore_errors=True)
+    if others and read_mark(out) is None:
+        raise UserError(
+            f"{out} is not empty and holds no {MARK} of a gallery; name an empty folder for the gallery"
+        )
+    for name in _FOLDERS:
+        if (out / name).is_dir() and any((out / name).iterdir()) and read_mark(out / name) is None:
+            raise UserError(f"{out / name} has no {MARK} of a gallery and may be real; move it away first")
+    for name in _FOLDERS:
+        _remove(out / name)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a release, its mark last: a removal that is killed leaves no folder that looks real."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != MARK:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _splits(params: GalleryParams) -> list[str]:

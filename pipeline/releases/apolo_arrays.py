@@ -78,6 +78,11 @@ def boxes_path(apolo: Path, painting: str) -> Path | None:
     return _find(apolo / BOXES, painting, ".npy")
 
 
+def _shown(path: Path) -> str:
+    """A file by its place in the release: messages end on pages, whose readers have no use for the disk."""
+    return f"{path.parent.name}/{path.name}"
+
+
 def _load_array(path: Path) -> np.ndarray:
     """A ``.npy`` file, without running anything that it holds."""
     try:
@@ -89,7 +94,7 @@ def _load_array(path: Path) -> np.ndarray:
             if error.reason == "pickled"
             else ""
         )
-        raise BadArray(error.reason, f"{path}: {error}{advice}") from None
+        raise BadArray(error.reason, f"{_shown(path)}: {error}{advice}") from None
 
 
 def load_truth(path: Path) -> np.ndarray:
@@ -101,9 +106,9 @@ def load_truth(path: Path) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2 or 0 in array.shape:
-        raise BadArray("wrong-shape", f"{path} has shape {array.shape}, expected (H, W)")
+        raise BadArray("wrong-shape", f"{_shown(path)} has shape {array.shape}, expected (H, W)")
     if not np.isfinite(array).all():
-        raise BadArray("wrong-values", f"{path} holds NaN or infinite values")
+        raise BadArray("wrong-values", f"{_shown(path)} holds NaN or infinite values")
     truth: np.ndarray = array > 0
     return truth
 
@@ -119,11 +124,13 @@ def load_boxes(path: Path) -> np.ndarray:
     if array.size == 0:
         return np.zeros((0, 4), np.float32)
     if array.ndim != 2 or array.shape[1] < 4:
-        raise BadArray("wrong-shape", f"{path} has shape {array.shape}, expected (N, 4) or wider")
+        raise BadArray("wrong-shape", f"{_shown(path)} has shape {array.shape}, expected (N, 4) or wider")
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is broken too
         boxes: np.ndarray = array[:, :4].astype(np.float32)
     if not are_normalised(boxes):
-        raise BadArray("wrong-values", f"{path} holds pixels, {boxes[0]} ...; it must hold shares in [0, 1]")
+        raise BadArray(
+            "wrong-values", f"{_shown(path)} holds pixels, {boxes[0]} ...; it must hold shares in [0, 1]"
+        )
     return boxes
 
 

@@ -5,9 +5,10 @@ over the pseudo-masks as images (record set ``masks``). Paths are relative to th
 the clock, so the card is the same on every rerun.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.common.schema import shard_stem
+from pipeline.shards.description import DatasetDescription
 
 CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -40,25 +41,6 @@ INDEX_COLUMNS = (
     ("sha256", "sc:Text", False, "SHA-256 over the artwork's members in both tars."),
 )
 """Columns of index.parquet on the card: name, type, whether a list, meaning."""
-
-
-class DatasetDescription(Protocol):
-    """What the cards say of the dataset as a whole; `ShardsParams` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def url(self) -> str: ...
-    @property
-    def license(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def citation(self) -> str: ...
-    @property
-    def date_published(self) -> str: ...
 
 
 def croissant_card(dataset: DatasetDescription, statistics: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pipeline.common.arrays import parse_npy
 from pipeline.common.emotions import EMOTIONS
 from pipeline.reader.index import Index
 from pipeline.reader.tar_paths import FILES
-from pipeline.shards.croissant_card import DatasetDescription
+from pipeline.shards.description import DatasetDescription
 
 TEXT = """
 # {name}

@@ -39,7 +39,9 @@ from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.reader.index import Index
 from pipeline.reader.rejections import REJECTING_STEPS, rejections
 from pipeline.reader.tar_paths import FILES
+from pipeline.releases.gallery_mark import noted_sources
 from pipeline.shards.croissant_card import croissant_card
+from pipeline.shards.description import describe
 from pipeline.shards.hub_card import hub_card
 from pipeline.shards.join import OF_AN_ARTWORK, Joined, cache_folder, join_jobs, join_shard, load_joined
 from pipeline.shards.verify import WRITTEN
@@ -51,16 +53,14 @@ HERE = ParallelParams()
 class ShardsParams:
     """How the dataset is described."""
 
-    name: Annotated[str, Field(min_length=1)] = "emosem-gallery"
-    """Name of the dataset on its card."""
-    description: str = (
-        "Frozen SAM and CLIP features and pseudo emotion masks of drawn scenes, "
-        "a stand-in for ArtEmis, WikiArt and APOLO in their released layouts."
-    )
+    name: Annotated[str, Field(min_length=1)] | None = None
+    """Name of the dataset on its card. This and the next three: null takes the gallery's own words where all
+    of it is drawn, and says "not described" where it is not."""
+    description: str | None = None
     """What the dataset is, on its card."""
-    url: str = "https://www.artemisdataset.org/"
+    url: str | None = None
     """Where the data's origin is described, on its card."""
-    license: str = "https://spdx.org/licenses/CC0-1.0.html"
+    license: str | None = None
     """Licence of the data (not of the code), on its card."""
     citation: str = "Zhang, Li, Guo, Wang: EmoSEM: Segment and Explain Emotion Stimuli in Visual Art"
     """The work to cite, on its card."""
@@ -98,12 +98,14 @@ def build_shards(paths: Paths, params: ShardsParams, parallel: ParallelParams = 
     ]
     write_parquet(out / "rejects.parquet", pa.Table.from_pylist(rejects, schema=REJECTS))
     statistics = _statistics(joined, params.area_bins)
+    statistics["drawn"] = noted_sources(paths.step("utterances"))
     statistics["rejects"] = _all_rejects(paths, Counter(reject["reason"] for reject in rejects))
     path = out / "index.parquet"
     statistics["index"] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     write_json(out / "stats.json", statistics)
-    write_json(out / "croissant.json", croissant_card(params, statistics))
-    write_bytes(out / "README.md", hub_card(params, statistics, Index(out, index)).encode())
+    dataset = describe(params, statistics["drawn"])
+    write_json(out / "croissant.json", croissant_card(dataset, statistics))
+    write_bytes(out / "README.md", hub_card(dataset, statistics, Index(out, index)).encode())
     write_sums(out, WRITTEN)
     return {
         "shards": len(shards),

@@ -4,6 +4,7 @@ Reads the ArtEmis csv, finds and checks every picture, and writes four tables (`
 `ARTWORKS`, `REJECTS`, `DOUBLES`). Every csv row ends in the first or, with its reason, in the third. The
 first two are sorted by key, and so by shard, with one row group a shard: later steps read their shard and not
 the table. The last names what is there twice: spellings of one file, and files with the same bytes.
+``drawn.json`` says which of the sources are the built-in gallery's, by their marks.
 """
 
 import dataclasses
@@ -21,12 +22,13 @@ import pyarrow.parquet as pq
 
 from pipeline.common import schema
 from pipeline.common.errors import UserError
-from pipeline.common.files import write_atomic, write_parquet
+from pipeline.common.files import write_atomic, write_json, write_parquet
 from pipeline.common.lock import writes
 from pipeline.common.params import Paths
 from pipeline.common.sums import write_sums
 from pipeline.releases import apolo, apolo_ids
 from pipeline.releases.artemis import Reject, read_layout
+from pipeline.releases.gallery_mark import NOTED, drawn_sources
 from pipeline.releases.layouts import Columns
 from pipeline.releases.names import plain_name
 from pipeline.utterances.columns import COLUMNS, Annotations, Artwork, gather
@@ -34,6 +36,8 @@ from pipeline.utterances.doubles import keep_equal_files_together, merge_spellin
 from pipeline.utterances.params import UtterancesParams
 from pipeline.utterances.pictures import check_pictures, find_pictures
 from pipeline.utterances.splits import assign_splits
+
+WRITTEN = ("utterances.parquet", "artworks.parquet", "rejects.parquet", "doubles.parquet", NOTED)
 
 
 @writes(lambda paths, *_: [paths.step("utterances")])
@@ -71,7 +75,8 @@ def build_utterances(paths: Paths, params: UtterancesParams) -> dict[str, Any]:
     _write_by_shard(out / "artworks.parquet", pictures, params.num_shards)
     write_parquet(out / "rejects.parquet", _reject_table(every_reject))
     write_parquet(out / "doubles.parquet", pa.Table.from_pylist(doubles, schema.DOUBLES))
-    write_sums(out, ("utterances.parquet", "artworks.parquet", "rejects.parquet", "doubles.parquet"))
+    write_json(out / NOTED, drawn_sources(paths))
+    write_sums(out, WRITTEN)
     _tell_layout(columns, paths.artemis)
     _tell_doubles(doubles, out)
     return {

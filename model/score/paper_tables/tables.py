@@ -63,6 +63,7 @@ def read_others(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
             found[path.stem] = {
                 "row": numbers,
                 "data": str(content["data"]),
+                "drawn": bool(content.get("drawn")),
                 "items": int(items["counted"]),
                 "left_out": int(row.get("left_out", 0)),
             }
@@ -117,7 +118,9 @@ def _rows_here(
 ) -> dict[str, dict[str, TableCell]]:
     """Method -> column -> cell, of score.json."""
     data, weights = metrics["data"], metrics["backbones"]
-    same_data = metrics["split"] == "test" and metrics["items"]["counted"] == items and "gallery" not in data
+    same_data = (
+        metrics["split"] == "test" and metrics["items"]["counted"] == items and not metrics.get("drawn")
+    )
     same_weights = all(part in weights for part in PAPERS_BACKBONES)
     marks = ("" if same_data else "†") + ("" if same_weights else "‡")
     estimates = statistics.get("methods", {})
@@ -134,7 +137,7 @@ def _rows_here(
 
 
 def _row_of_maps(name: str, other: Mapping[str, Any], items: int) -> dict[str, TableCell]:
-    same = other["items"] == items and not other["left_out"]
+    same = other["items"] == items and not other["left_out"] and not other["drawn"]
     return {
         column: TableCell(value, other["data"], f"those behind the maps of {name}", "" if same else "†")
         for column, value in other["row"].items()

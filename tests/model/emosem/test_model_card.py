@@ -19,7 +19,7 @@ from model.emosem.network import EmoSEM
 from model.emosem.pretrained import build_pretrained
 from model.emosem.provenance import ClipProvenance, DatasetProvenance, Provenance, SamProvenance
 from model.train.params import TrainParams
-from model.train.provenance import UNDESCRIBED, describe_run
+from model.train.provenance import describe_run
 from pipeline.common.digests import seal
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import RunFailed, UserError
@@ -361,7 +361,6 @@ def test_a_run_is_described_from_its_shards(tmp_path: Path) -> None:
 
     def account() -> Provenance:
         return describe_run(
-            paths,
             index,
             variant="multi",
             training=TrainParams(epochs=2),
@@ -381,13 +380,11 @@ def test_a_run_is_described_from_its_shards(tmp_path: Path) -> None:
     dataset = account().dataset
     assert dataset is not None and (dataset.artworks, dataset.citation) == (4, "c")
     assert not dataset.drawn and dataset.name == "n"
-    write_json(paths.step("shards") / "croissant.json", card | {"name": "emosem-gallery"})
-    dataset = account().dataset
-    assert dataset is not None and dataset.name == dataset.license == UNDESCRIBED  # these are no drawings
-    gallery = paths.step("gallery")
-    paths = dataclasses.replace(paths, artemis=gallery / "artemis.csv", wikiart=gallery / "wikiart")
-    dataset = account().dataset
-    assert dataset is not None and dataset.drawn and dataset.name == "emosem-gallery"
+    mark = {"version": 1, "seed": 7, "artworks": 4}
+    for drawn in (["wikiart"], ["apolo", "artemis", "wikiart"]):
+        write_json(paths.step("shards") / "stats.json", counts | {"drawn": dict.fromkeys(drawn, mark)})
+        dataset = account().dataset
+        assert dataset is not None and dataset.drawn == ("artemis" in drawn)
     assert np.isclose(found.validation["seg_pr25"], 1.5) and len(EMOTIONS) == 8
 
 
@@ -402,7 +399,6 @@ def test_the_encoders_are_those_of_the_features(tmp_path: Path, monkeypatch: pyt
     }
     monkeypatch.setattr(index, "read", lambda *_: json.dumps(card).encode())
     found = describe_run(
-        paths,
         index,
         variant="",
         training=TrainParams(),

@@ -24,7 +24,7 @@ from model.report.items import choose
 from model.report.look import look
 from model.report.step import ReportParams, build_report
 from model.report.templates import artist_and_title
-from pipeline.backbones.params import BackbonesParams
+from pipeline.backbones.params import BackbonesParams, VinvlParams
 from pipeline.common.digests import read_sealed, seal
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
@@ -148,11 +148,26 @@ def test_it_says_whose_data_and_backbones_made_it(world: Paths, tmp_path: Path, 
     assert "built-in gallery" in text
     paths = copy_of(world, tmp_path)
     score = read_sealed(paths.metrics / "score.json")
-    score |= {"data": "APOLO release at /data/apolo", "backbones": "SAM vit_b, CLIP ViT-B-16, distilgpt2"}
+    official = {"data": "APOLO release of the National Gallery", "drawn": {}, "tiny": False}
+    score |= official | {"backbones": "SAM vit_b, CLIP ViT-B-16, tiny-gpt2"}
     write_json(paths.metrics / "score.json", seal(score))
-    official = build(paths, items=1)
-    assert "These are not the paper's numbers" not in official
-    assert "SAM vit_b, CLIP ViT-B-16, distilgpt2" in official
+    page = build(paths, items=1)
+    assert "These are not the paper's numbers" not in page  # whatever the names hold
+    assert "SAM vit_b, CLIP ViT-B-16, tiny-gpt2" in page
+    del score["drawn"]
+    write_json(paths.metrics / "score.json", seal(score))
+    with pytest.raises(UserError, match="run the score step again"):
+        build(paths, items=1)
+
+
+def test_no_path_of_this_disk_is_on_the_page(world: Paths, tmp_path: Path) -> None:
+    paths = copy_of(world, tmp_path)
+    weights = tmp_path / "weights"
+    backbones = BackbonesParams(vinvl=VinvlParams(weights / "v.safetensors"), language_model=weights / "gpt2")
+    build_report(paths, ReportParams(items=16), backbones)
+    page = (paths.report / "index.html").read_text(encoding="utf-8")
+    assert "v.safetensors" in page and "gpt2" in page
+    assert str(tmp_path) not in page
 
 
 def test_the_best_of_each_column_is_bold_and_controls_never_are(text: str) -> None:

@@ -1,7 +1,10 @@
 """Step `score` on a made-up world whose every number can be said beforehand, and on the real paintings."""
 
+import dataclasses
 import gzip
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,11 @@ from model.maps.predictions import read_predictions
 from model.metrics import text
 from model.metrics.columns import COLUMNS
 from model.score.explanations import over_draws
-from model.score.items import read_items
+from model.score.items import describe_release, read_items
 from model.score.params import ScoreParams
 from model.score.result_tables import ITEM_SCORES, SWEEP, TEXTS
 from model.score.score_page import markdown
-from model.score.step import describe_data, score_methods
+from model.score.step import score_methods
 from pipeline.backbones.clip import build_clip
 from pipeline.backbones.params import BackbonesParams, ClipParams
 from pipeline.common import schema
@@ -31,6 +34,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes, write_json, write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.tars import npy_bytes, write_tar
+from pipeline.releases.gallery_mark import drawn_evaluation, write_mark
 from tests.model.metrics.test_clipscore import CONFIG
 from tests.worlds.indexed_shards import paths_in, png
 
@@ -277,13 +281,39 @@ def test_clipscore_counts_silence_as_zero(
     assert row(metrics, "emosem-multi")["clipscore"] == pytest.approx(np.mean(multi))
 
 
-def test_what_was_scored_is_said(metrics: dict[str, Any]) -> None:
-    assert metrics["data"].startswith("APOLO release at ")
+def test_what_was_scored_is_said(metrics: dict[str, Any], world: tuple[Paths, BackbonesParams]) -> None:
+    digest = hashlib.sha256((world[0].apolo / "apolo.json").read_bytes()).hexdigest()
+    assert metrics["data"] == f"APOLO release (SHA-256 of apolo.json: {digest[:12]})"
+    assert metrics["drawn"] == {} and metrics["tiny"] is True
     assert metrics["backbones"] == "tiny (not the paper's)"
     assert metrics["protocol"]["threshold"] == 0.35
     assert metrics["alignment"]["test"]["accuracy"] == 87.5
-    drawn = Paths(data=Path("data"), apolo=Path("data/gallery/apolo"))
-    assert describe_data(drawn) == "built-in gallery"
+
+
+def test_no_path_of_this_disk_is_written(
+    metrics: dict[str, Any], world: tuple[Paths, BackbonesParams]
+) -> None:
+    """Labels with faults, named in the problems, lie under absolute paths here."""
+    root = str(world[0].data.parent)
+    assert "apolo_pixel_map/d_awe.npy" in "\n".join(metrics["problems"])
+    assert root not in json.dumps(metrics, ensure_ascii=False)
+    for file in (path for path in world[0].metrics.rglob("*") if path.is_file()):
+        assert root not in file.read_text(encoding="utf-8"), file
+    for file in world[0].step("score").glob("*.parquet"):
+        assert root not in str(pq.read_table(file).to_pylist()), file
+
+
+@pytest.mark.parametrize("name", ["apolo", "gallery/apolo"])
+def test_drawn_labels_are_known_by_their_mark(
+    world: tuple[Paths, BackbonesParams], tmp_path: Path, name: str
+) -> None:
+    apolo = tmp_path / name
+    shutil.copytree(world[0].apolo, apolo)
+    assert describe_release(apolo).startswith("APOLO release (SHA-256 of apolo.json: ")
+    write_mark(apolo, {"seed": 3, "artworks": 2})
+    assert describe_release(apolo) == "built-in gallery"
+    paths = dataclasses.replace(world[0], apolo=apolo)
+    assert drawn_evaluation(paths) == {"apolo": {"version": 1, "seed": 3, "artworks": 2}}
 
 
 def test_nothing_is_silently_scored(metrics: dict[str, Any]) -> None:

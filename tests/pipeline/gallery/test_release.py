@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,38 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a file"):
         draw_gallery(tmp_path / "wikiart" / "mine.jpg", GalleryParams(artworks=1))
     assert (tmp_path / "wikiart" / "mine.jpg").exists()
+
+
+def test_a_real_release_in_a_gallery_is_left_alone(tmp_path: Path) -> None:
+    """Somebody put the real APOLO in place of the drawn one."""
+    draw_gallery(tmp_path, GalleryParams(artworks=1))
+    shutil.rmtree(tmp_path / "apolo")
+    (tmp_path / "apolo").mkdir()
+    (tmp_path / "apolo" / "apolo.json").write_text("[]")
+    with pytest.raises(UserError, match=r"apolo has no gallery\.json of a gallery and may be real"):
+        draw_gallery(tmp_path, GalleryParams(artworks=1))
+    assert (tmp_path / "apolo" / "apolo.json").read_text() == "[]"
+    assert list((tmp_path / "wikiart").rglob("*.jpg"))
+
+
+def test_a_folder_that_somebody_else_marked_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "gallery.json").write_text('{"rooms": 3}')
+    (tmp_path / "wikiart").mkdir()
+    (tmp_path / "wikiart" / "mine.jpg").touch()
+    with pytest.raises(UserError, match=r"holds no gallery\.json of a gallery"):
+        draw_gallery(tmp_path, GalleryParams(artworks=1))
+    assert (tmp_path / "wikiart" / "mine.jpg").exists()
+
+
+def test_a_removal_that_was_killed_can_be_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_gallery(tmp_path, GalleryParams(artworks=1, seed=1))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        draw_gallery(tmp_path, GalleryParams(artworks=1, seed=2))
+    draw_gallery(tmp_path, GalleryParams(artworks=1, seed=2))
+    draw_gallery(tmp_path / "fresh", GalleryParams(artworks=1, seed=2))
+    fresh = hashes(tmp_path / "fresh")
+    assert {name: sha for name, sha in hashes(tmp_path).items() if not name.startswith("fresh/")} == fresh
 
 
 def test_shares_of_annotators() -> None:

@@ -8,10 +8,12 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
 from pipeline.common import schema
+from pipeline.common.files import write_json
 from pipeline.common.tars import read_tar, write_tar
 from pipeline.reader.index import Index
 from pipeline.reader.statistics import read_statistics
@@ -95,7 +97,42 @@ def test_the_hub_card_declares_what_the_tars_hold(indexed: Path) -> None:
         names = {feature["name"] for feature in features} - {"__key__", "__url__"}
         with tarfile.open(indexed / "data" / file / "000000.tar") as tar:
             assert {info.name.partition(".")[2] for info in tar} <= names
-    assert card.text.startswith("\n# emosem-gallery\n") and "6 artworks, 12 pseudo emotion masks" in card.text
+    assert card.text.startswith("\n# emosem-shards\n") and "6 artworks, 12 pseudo emotion masks" in card.text
+
+
+MARK = {"version": 1, "seed": 7, "artworks": 6}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "name"),
+    [((), "emosem-shards"), (("wikiart",), "emosem-shards"), (("artemis", "wikiart"), "emosem-gallery")],
+)
+def test_the_cards_say_what_is_drawn_and_claim_no_licence(
+    indexed: Path, tmp_path: Path, drawn: tuple[str, ...], name: str
+) -> None:
+    """The gallery's words, its licence above all, are not those of anything else."""
+    mlcroissant = pytest.importorskip("mlcroissant")
+    paths = indexed_shards.copy_of(indexed, tmp_path)
+    write_json(paths.step("utterances") / "drawn.json", dict.fromkeys(drawn, MARK))
+    build_shards(paths, ShardsParams(name="emosem-gallery"))  # as in a params file of an older version
+    card = mlcroissant.Dataset(jsonld=paths.step("shards") / "croissant.json").metadata
+    assert card.ctx.issues.errors == set()
+    for text in ((paths.step("shards") / "README.md").read_text(), card.description):
+        assert ("drawn by emosem's built-in gallery" in text) == bool(drawn)
+    assert card.name == name and ("CC0" in str(card.license)) == (name == "emosem-gallery")
+    assert read_statistics(paths.step("shards"))["drawn"].keys() == set(drawn)
+    own = ShardsParams(name="mine", license="https://spdx.org/licenses/CC-BY-4.0.html", description="Mine.")
+    build_shards(paths, own)
+    text = (paths.step("shards") / "README.md").read_text()
+    assert "# mine" in text and "CC-BY-4.0" in text and "Mine." in text
+    assert ("drawn by emosem's built-in gallery" in text) == bool(drawn)  # whatever the params say
+
+
+def test_no_path_of_this_disk_is_in_what_is_published(indexed: Path) -> None:
+    for file in (indexed / "data" / "shards").iterdir():
+        assert str(indexed).encode() not in file.read_bytes(), file
+        if file.suffix == ".parquet":
+            assert str(indexed) not in str(pq.read_table(file).to_pylist()), file
 
 
 def test_a_tar_of_another_writer_serves_as_well(tmp_path: Path) -> None:
