@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -163,19 +164,17 @@ def test_git_and_dvc_hold_everything(done: Path, second: Path) -> None:
 
 
 EXPERIMENTS = {
-    "threshold": ("score.threshold=0.8", "score"),
-    "words": ("++alignment.min_count=1", "alignment"),
+    "threshold": ("score.threshold=0.9", "score"),
+    "words": ("++alignment.epochs=30", "score"),
 }
+WIDTH = 120
+"""Columns of a terminal."""
 
 
 def numbers(folder: Path) -> dict[str, float]:
-    """One that each experiment changes, by its column in `dvc exp show`."""
-    methods = json.loads((folder / "metrics" / "methods.json").read_text())
-    alignment = json.loads((folder / "metrics" / "alignment.json").read_text())
-    return {
-        "clip+vinvl.seg_pr25": methods["clip+vinvl"]["seg_pr25"],
-        "words": alignment["words"],
-    }
+    """Those of metrics/summary.json, by their columns in `dvc exp show`."""
+    found: dict[str, float] = json.loads((folder / "metrics" / "summary.json").read_text())
+    return found
 
 
 def test_experiments_are_compared_and_main_comes_back(done: Path, second: Path) -> None:
@@ -197,25 +196,67 @@ def test_experiments_are_compared_and_main_comes_back(done: Path, second: Path) 
         expected = found["main" if name == "workspace" else name]
         assert {column: float(row[column]) for column in expected} == expected
     threshold, words = (
-        {k for k in found[name] if found[name][k] != found["main"][k]} for name in EXPERIMENTS
+        {k.partition(".")[2] for k in found[name] if found[name][k] != found["main"][k]}
+        for name in EXPERIMENTS
     )
-    assert (threshold, words) == ({"clip+vinvl.seg_pr25"}, {"words"})
+    assert threshold and threshold <= {"pr25", "pr50"}
+    assert words == {"ea"}
     assert run(second, "dvc", "metrics", "diff") == ""
+    every = run(second, "dvc", "metrics", "diff", "main", "threshold", "--targets", "metrics/methods.json")
+    assert "clip+vinvl.seg_pr50" in every
+
+
+def test_what_dvc_shows_fits_a_terminal(second: Path) -> None:
+    """After the experiments above; with the flags of docs/paper.md."""
+    show = ("exp", "show", "--only-changed", "--drop", ".*/|Created", "--no-pager")
+    for command in (("metrics", "show"), ("metrics", "diff", "main", "threshold"), show):
+        lines = run(second, "dvc", *command, stderr=False).splitlines()
+        assert len(lines) >= 2 and max(map(len, lines)) <= WIDTH, lines
+    assert "--only-changed --drop '.*/|Created'" in (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+
+
+def plot_points(second: Path) -> dict[str, list[dict[str, str]]]:
+    """Plot -> the points that its page draws."""
+    plots = json.loads(run(second, "dvc", "plots", "show", "--json", stderr=False))
+    plots = plots.get("data", plots)
+    return {
+        name: [point for graph in graphs for point in graph["content"]["data"]["values"]]
+        for name, graphs in plots.items()
+    }
+
+
+def test_scores_are_plots(second: Path) -> None:
+    plots = plot_points(second)
+    folder = second / "metrics" / "plots"
+
+    def rows_of(file: Path) -> Counter[tuple[str, ...]]:
+        return Counter(tuple(row.values()) for row in csv.DictReader(io.StringIO(file.read_text())))
+
+    for variant in ("single", "multi", "no-prefix"):
+        points = plots[f"emotions of {variant}, asked and read"]
+        drawn = Counter((point["asked"], point["read"]) for point in points)
+        assert drawn and drawn == rows_of(folder / "emotions" / f"{variant}.csv")
+    points = plots["mean IoU by threshold, val items"]
+    for file in (folder / "thresholds").iterdir():
+        own = [point for point in points if Path(point["filename"]).name == file.name]
+        columns = ("threshold", "mean_iou", "seg_pr25", "seg_pr50")
+        assert Counter(tuple(point[c] for c in columns) for point in own) == rows_of(file)
+        assert len(own) == 100
 
 
 def test_curves_are_plots(second: Path) -> None:
-    plots = json.loads(run(second, "dvc", "plots", "show", "--json", stderr=False))
-    plots = plots.get("data", plots)
+    plots = {
+        name: points for name, points in plot_points(second).items() if name.startswith(("train", "val"))
+    }
     curves = list((second / "runs").rglob("plots/metrics/*/*.tsv"))
     assert len(curves) == 3 * len(plots)  # variants
     for tsv in curves:
         group, value = tsv.parent.name, tsv.stem
         drawn = {
             (point["step"], point[value])
-            for plot, graphs in plots.items()
+            for plot, points in plots.items()
             if plot.startswith(group)
-            for graph in graphs
-            for point in graph["content"]["data"]["values"]
+            for point in points
             if value in point and str(tsv).endswith(point["filename"])
         }
         assert drawn == {tuple(line.split("\t")) for line in tsv.read_text().splitlines()[1:]}, tsv

@@ -25,6 +25,7 @@ from model.score.result_tables import item_table, sweep_table, text_table
 from model.score.scores import Scores, compute_scores
 from model.score.statistics import page
 from model.score.statistics.bootstrap import summarise
+from model.score.summary import write_summary
 from pipeline.backbones.params import BackbonesParams, ClipParams
 from pipeline.common.digests import seal
 from pipeline.common.files import write_bytes, write_json, write_parquet
@@ -35,7 +36,7 @@ from pipeline.common.progress import waiting
 from pipeline.common.sums import write_sums
 from pipeline.releases.gallery_mark import drawn_evaluation
 
-PAGES = ("score.md", "statistics.json", "statistics.md", "tables")
+PAGES = ("score.md", "statistics.json", "statistics.md", "tables", "methods.json", "summary.json", "plots")
 """What the step writes to metrics/ itself."""
 LISTED = 20
 """Problems named in the metrics; all of them are in items.parquet."""
@@ -43,8 +44,8 @@ LISTED = 20
 
 @writes(lambda paths, *_: [paths.step("score"), *(paths.metrics / name for name in PAGES)])
 def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> dict[str, Any]:
-    """Score everything there is; writes data/score/*.parquet and, in metrics/, {methods.json, score.md,
-    statistics.*, tables/}.
+    """Score everything there is; writes data/score/*.parquet and, in metrics/, {summary.json, methods.json,
+    score.md, statistics.*, tables/, plots/}.
 
     Returns the content of metrics/score.json; without Java it has no BLEU, METEOR and ROUGE-L, and says so.
     Raises `UserError` when there is nothing to score, or an earlier step's files are absent.
@@ -101,6 +102,7 @@ def _write(paths: Paths, scores: Scores, metrics: Mapping[str, Any], statistics:
         write_parquet(folder / name, table)
     write_sums(folder, tables)
     write_json(paths.metrics / "methods.json", by_method(metrics["rows"]))
+    write_summary(paths, scores, metrics["rows"])
     write_bytes(paths.metrics / "score.md", score_page.markdown(metrics).encode())
     write_json(paths.metrics / "statistics.json", statistics)
     write_bytes(paths.metrics / "statistics.md", page.markdown(statistics).encode())

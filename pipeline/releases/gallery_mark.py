@@ -91,7 +91,8 @@ def drawn_text(marks: Marks) -> str:
     if not marks:
         return ""
     words = {"artemis": "utterances", "wikiart": "pictures", "apolo": "labels"}
-    what = " and ".join(words[name] for name in words if name in marks)
+    *others, last = (words[name] for name in words if name in marks)
+    what = f"{', '.join(others)} and {last}" if others else last
     mark = next(iter(marks.values()))
     return (
         f"The {what} are drawn by emosem's built-in gallery (version {mark['version']}, seed {mark['seed']}, "

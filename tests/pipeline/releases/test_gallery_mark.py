@@ -97,3 +97,7 @@ def test_the_sentence_names_what_is_drawn() -> None:
     both = drawn_text({"apolo": GALLERY, "wikiart": GALLERY})
     assert both.startswith("The pictures and labels are drawn by emosem's built-in gallery")
     assert "seed 7, 12 artworks" in both
+    assert drawn_text({"wikiart": GALLERY}).startswith("The pictures are drawn")
+    assert "The utterances, pictures and labels are" in drawn_text(
+        dict.fromkeys(("apolo", "artemis", "wikiart"), GALLERY)
+    )
