@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(L
 export HF_HUB_OFFLINE := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-newest lint lock bench ablations
+.PHONY: repro test test-newest test-oldest lint lock bench ablations
 
 repro: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
@@ -21,6 +21,15 @@ test: $(VENV)/installed-dev
 test-newest:
 	rm -rf .venv-newest
 	$(MAKE) VENV=.venv-newest LOCK= test
+
+# The oldest versions that pyproject.toml allows. pip always takes the newest, so uv resolves them.
+test-oldest:
+	rm -rf .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/python -m uv pip compile --quiet --resolution lowest-direct --extra dev --no-header \
+		--no-annotate --python .venv-oldest/bin/python -o .venv-oldest/constraints.txt pyproject.toml
+	$(MAKE) VENV=.venv-oldest LOCK=.venv-oldest/constraints.txt test
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ four dimensions: from a shorter one transformers would ask the device, at every 
 Shapes: T texts; P prefix tokens; L words, the end-of-text token included; K patch tokens; C channels.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 LOOK_EVERY = 8
 """Words generated on a GPU between looks at whether every text has ended."""
+CACHE = "cache" if "cache" in inspect.signature(GPT2LMHeadModel.forward).parameters else "past_key_values"
+"""transformers' word for the keys and values of the words so far; it changed among the versions allowed."""
 
 
 def encode_texts(
@@ -136,7 +139,7 @@ class Captioner(nn.Module):
         prefix, mask = self._start(prefix_TPC, prefix_mask_TP)
         uniforms = np.stack([np.random.default_rng(seed).random(max_new_tokens) for seed in seeds])
         uniform_TL = torch.from_numpy(uniforms).to(prefix.device)
-        inputs, cache = {"inputs_embeds": prefix}, None
+        inputs: dict[str, Any] = {"inputs_embeds": prefix}
         seen, positions = _causal(mask), _positions(mask)
         tokens: list[Tensor] = []
         done = torch.zeros(len(prefix), dtype=torch.bool, device=prefix.device)
@@ -147,7 +150,6 @@ class Captioner(nn.Module):
                 attention_mask=seen,
                 position_ids=positions,
                 encoder_hidden_states=self._crossed(visual_TKC),
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -158,7 +160,7 @@ class Captioner(nn.Module):
             if (step + 1) % look_every == 0 and done.all():
                 break
             mask = nn.functional.pad(mask, (0, 1), value=True)
-            inputs, cache = {"input_ids": token[:, None]}, output.past_key_values
+            inputs = {"input_ids": token[:, None], CACHE: output[CACHE]}
             seen, positions = mask[:, None, None, :], _positions(mask)[:, -1:]
         rows: list[list[int]] = torch.stack(tokens, dim=1).tolist()
         return [row[: row.index(self.eos) + 1] if self.eos in row else row for row in rows]

@@ -444,7 +444,7 @@ def test_a_pipe_is_no_weights_file_and_nothing_waits_for_it(tmp_path: Path) -> N
         ("tokenizer_config.json", '{"tokenizer_class": 7}', "names a 7"),
         ("config.json", "[]", "holds no JSON object"),
         ("config.json", '{"model_type": "llama"}', "model_type 'llama'"),
-        ("config.json", '{"model_type": "gpt2", "n_layer": "x"}', "describes no GPT-2"),
+        ("config.json", '{"model_type": "gpt2", "n_layer": "x"}', "describes no GPT-2|n_layer x"),
         ("config.json", '{"model_type": "gpt2", "n_layer": 1000000000}', "n_layer 1000000000"),
         ("config.json", '{"model_type": "gpt2", "n_layer": 2, "n_head": 0}', "GPT-2"),
         (

@@ -78,7 +78,10 @@ MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_verified_can_be_read(tmp_path: Path, mode: str) -> None:
-    Image.new(mode, (6, 4)).save(tmp_path / "a.tif")
+    packed = (
+        {"compression": "tiff_lzw"} if mode == "YCbCr" else {}
+    )  # Pillow < 13 writes it plain, but cut short
+    Image.new(mode, (6, 4)).save(tmp_path / "a.tif", **packed)
     assert wikiart.verify_picture(tmp_path / "a.tif")[0] == (6, 4)
     assert wikiart.read_image(tmp_path / "a.tif").shape == (4, 6, 3)
 
