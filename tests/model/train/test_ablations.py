@@ -165,7 +165,8 @@ def test_every_command_on_the_page_names_what_there_is(command: str, tmp_path: P
         check_experiment(words[3:], tmp_path)
     elif words[0] == "dvc":
         assert (
-            shlex.join(words[1:3]) in ("exp show", "metrics diff", "plots show", "plots diff")
+            shlex.join(words[1:3])
+            in ("exp show", "metrics diff", "plots show", "plots diff", "dag --mermaid")
             or len(words) == 2
         )
     elif words[:2] == ["python", "-m"]:
