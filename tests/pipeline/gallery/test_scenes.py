@@ -244,7 +244,7 @@ def test_params_reach_the_pictures() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"longest_side": 400}, {"motif_sizes": [0.4, 0.2]}, {"most_annotators": 2}, {"artworks": 0}]
+    "values", [{"longest_side": 400}, {"motif_sizes": [0.4, 0.2]}, {"most_annotators": 2}, {"artworks": -1}]
 )
 def test_bad_params_are_named(values: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(values))):

@@ -18,7 +18,8 @@ from pipeline.releases.gallery_mark import (
     noted_sources,
     read_mark,
 )
-from pipeline.utterances.step import UtterancesParams, build_utterances
+from pipeline.utterances.params import UtterancesParams
+from pipeline.utterances.step import build_utterances
 
 GALLERY = {"version": 1, "seed": 7, "artworks": 12}  # of the fixture tiny_gallery
 
