@@ -27,7 +27,7 @@ test-oldest:
 	rm -rf .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
-	.venv-oldest/bin/python -m uv pip compile --quiet --resolution lowest-direct --extra dev --no-header \
+	.venv-oldest/bin/python -m uv pip compile --quiet --resolution lowest-direct --extra all --extra dev --no-header \
 		--no-annotate --python .venv-oldest/bin/python -o .venv-oldest/constraints.txt pyproject.toml
 	$(MAKE) VENV=.venv-oldest LOCK=.venv-oldest/constraints.txt test
 

@@ -15,8 +15,8 @@ from pipeline.releases.apolo_alone import load_items_alone
 from pipeline.releases.apolo_arrays import MAPS
 from pipeline.releases.apolo_ids import load_items_of_csv
 from pipeline.releases.artemis import Reject
-from pipeline.releases.names import plain_name
 from pipeline.releases.gallery_mark import read_mark
+from pipeline.releases.names import plain_name
 from pipeline.releases.source import PLAIN, Source
 
 ApoloItems = tuple[list[ApoloItem], list[ApoloItem], list[str]]
