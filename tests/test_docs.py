@@ -49,7 +49,10 @@ def test_commands_and_modules_exist(page: str) -> None:
     import cli
 
     known = set(get_command(cli.app).commands)  # type: ignore[attr-defined]
-    assert set(re.findall(r"python cli\.py ([a-z][\w-]*)", TEXT[page])) <= known
+    assert (
+        set(re.findall(r"(?:python cli\.py|^emosem|`emosem) ([a-z][\w-]*)", TEXT[page], re.MULTILINE))
+        <= known
+    )
     for module in re.findall(r"python -m ((?:stages|tests)[\w.]*\w)", TEXT[page]):
         path = ROOT.joinpath(*module.split("."))
         assert module.endswith(".X") or path.with_suffix(".py").is_file(), module
