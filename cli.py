@@ -420,10 +420,7 @@ def score(
         why = "cannot be given with --maps or --explanations"
         raise typer.BadParameter(why, param_hint="--entire-artwork")
     if not outside and not entire_artwork:
-        read = Params.read(params)
-        table = read.section("paths", Paths).metrics / "score.md"
-        _ready.before_score(read)
-        return _answer(_stage("score", read), as_json, lambda _: table.read_text(encoding="utf-8"))
+        return _score_pipeline(Params.read(params), as_json)
     # whoever only scores has no checkout, and no params file
     read = Params(params, {}) if params == PARAMS and not params.is_file() else Params.read(params)
     if entire_artwork:
@@ -445,6 +442,13 @@ def score(
     if csv is not None:
         external_rows.write_rows(csv, found.rows)
     return _answer(found.report, as_json, external_text.scores_text)
+
+
+def _score_pipeline(params: Params, as_json: bool) -> Answer:
+    """Every method of the pipeline: the DVC stage."""
+    table = params.section("paths", Paths).metrics / "score.md"
+    _ready.before_score(params)
+    return _answer(_stage("score", params), as_json, lambda _: table.read_text(encoding="utf-8"))
 
 
 def _only_with(needed: str, there: bool, **options: Any) -> None:

@@ -82,7 +82,9 @@ def _emotions(scores: Scores, method: str) -> Iterable[Sequence[Any]]:
     """(asked for, read by the classifier) of every item that counts and every draw."""
     explained = scores.explanations.get(method)
     for draw in explained.draws if explained else ():
-        for item, read in zip(scores.counted, draw.emotions or (), strict=draw.emotions is not None):
+        if draw.emotions is None:  # no classifier was at hand
+            continue
+        for item, read in zip(scores.counted, draw.emotions, strict=True):
             yield item.emotion, read or NOTHING
 
 
