@@ -19,7 +19,7 @@ STAGES: dict[str, dict] = DVC["stages"]
 
 PIPELINE_FLOORS = (
     ("common",),
-    ("releases", "parallel"),
+    ("releases", "parallel", "reviews"),
     ("reader", "masks", "utterances", "gallery", "backbones"),
     ("features", "regions", "similarity", "shards"),
     ("plan", "shard_stats", "export_masks"),

@@ -53,6 +53,8 @@ class Paths:
     """Counts and scores, metrics/STEP.json."""
     report: Path = Path("report")
     """The report page, report/index.html."""
+    reviews: Path = Path("reviews")
+    """What people think of pseudo-masks, reviews/NAME.jsonl; kept in git."""
 
     def step(self, name: str) -> Path:
         """Output folder of a step."""

@@ -1,0 +1,1 @@
+"""What people think of pseudo-masks: their verdicts, and what follows from them."""
