@@ -46,7 +46,7 @@ def run(folder: Path, *command: str, stderr: bool = True) -> str:
 
 def world(folder: Path) -> Path:
     """A checkout with params so small that the DAG takes a minute or two."""
-    for name in ("pipeline", "model", "stages", "weights"):
+    for name in ("pipeline", "model", "stages", "weights", "reviews"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)

@@ -44,7 +44,7 @@ class Batch:
     target: Tensor
     """(Q, H, W) its pseudo-mask: uint8, 255 for 1, as stored; float32 in [0, 1] once widened."""
     weight: Tensor
-    """(Q,) float32, its number of texts in the batch."""
+    """(Q,) float32, its number of texts in the batch, times the weight that reviewers left its mask."""
     query: Tensor
     """(T,) int64, each text's query."""
     tokens: Tensor

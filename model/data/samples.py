@@ -76,6 +76,7 @@ class Samples(Dataset[Batch]):
         sam, sam_scale, clip = read_cached_features(self.index, keys if self.features else [])
         sizes = [read_input_size(self.index, key) for key in keys]
         words = [json.loads(self.index.read(key, "masks/json"))["emotions"] for key in keys]
+        trust = [words[a][EMOTIONS[e]].get("weight", 1.0) for a, e in pairs]  # less than 1 by review
         targets = np.zeros((len(pairs), self.frame.side, self.frame.side), dtype=np.uint8)
         for target, (a, e) in zip(targets, pairs, strict=True):
             self._read_target(keys[a], EMOTIONS[e], sizes[a], target)
@@ -97,7 +98,7 @@ class Samples(Dataset[Batch]):
             rows=torch.from_numpy(pairs[:, 0].astype(np.int64)),
             emotion=torch.from_numpy(pairs[:, 1].astype(np.int64)),
             target=torch.from_numpy(targets),
-            weight=torch.from_numpy(np.bincount(query).astype(np.float32)),
+            weight=torch.from_numpy((np.bincount(query) * trust).astype(np.float32)),
             query=torch.from_numpy(query),
             tokens=tokens,
             labels=labels,

@@ -79,7 +79,7 @@ def make_card(
     if not candidates:
         raise UserError(f"{paths.apolo} has no val item with a usable label; a recipe is chosen on those")
     candidates.sort(key=lambda candidate: candidate.rank(score.threshold))
-    current = [place for place, candidate in enumerate(candidates) if candidate.recipe == masks]
+    current = [place for place, tried in enumerate(candidates) if tried.recipe.recipe() == masks.recipe()]
     final = sorted({*range(min(params.finalists, len(candidates))), *current})
     rows = _final_rows(val, test, sources, candidates, final, score)
     best = max(

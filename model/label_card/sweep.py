@@ -129,7 +129,8 @@ def recipes(current: MasksParams, params: LabelCardParams, with_masks: bool) -> 
         )
     ]
     usable = with_masks or current.support == "box"
-    return list(dict.fromkeys([*found, *([current] if usable else [])]))
+    own = [MasksParams(**current.recipe())] if usable else []  # without what people made of its masks
+    return list(dict.fromkeys([*found, *own]))
 
 
 def read_source(paths: Paths, keys: set[str]) -> RecipeSource:

@@ -68,7 +68,7 @@ def losses_of(
 ) -> dict[str, Tensor]:
     """The objective's parts (Eq. 5, 6): means over the batch's samples, float32 scalars."""
     valid = batch.valid.index_select(0, batch.rows)
-    weight = batch.weight / batch.weight.sum()  # a query counts once for each of its texts
+    weight = batch.weight / batch.weight.sum()  # a query counts once for each text, less by review
     return {
         "dice": (dice_loss(mask_logits, batch.target, valid) * weight).sum(),
         "focal": (focal_loss(mask_logits, batch.target, valid) * weight).sum(),

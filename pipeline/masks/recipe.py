@@ -1,8 +1,9 @@
 """The pseudo-mask rule (Sec. 4.1): from region similarities to a map."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -13,6 +14,7 @@ from pipeline.common.geometry import frame_size
 from pipeline.common.params import STRICT
 from pipeline.masks import raster
 from pipeline.masks.raster import Aggregate
+from pipeline.reviews.edits import ReviewsParams
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -36,6 +38,16 @@ class MasksParams:
     for encoders whose cosines lie close together. 0, the paper's: the cosines themselves."""
     long_side: Annotated[int, Field(gt=0)] = 256
     """Long side of the stored mask, pixels."""
+    reviews: ReviewsParams = ReviewsParams()
+    """What is done with masks that people judged (`paths.reviews`)."""
+
+    def recipe(self) -> dict[str, Any]:
+        """All that decides how masks are painted, which is all but what people made of some afterwards."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "reviews"
+        }
 
 
 def weigh(scores: np.ndarray, params: MasksParams) -> np.ndarray:

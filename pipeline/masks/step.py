@@ -6,13 +6,16 @@ low-resolution frame; the short side may differ from the frame's by a pixel, bec
 
 A region covers its box, as in the paper, or (`support: sam`) the pixels of SAM's mask of it, where the
 regions table holds one. The map is that of the picture's own pixels either way, averaged by area at the end.
+
+Where people judged masks (`paths.reviews`), `masks.reviews` says what is done with theirs; other masks, and
+all bytes of the shards that hold none of them, are the same with and without reviews.
 """
 
-import dataclasses
 import functools
 import json
+import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline.common.code import code_fingerprint
 from pipeline.common.digests import check_finished
-from pipeline.common.errors import UserError
+from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
@@ -37,11 +40,12 @@ from pipeline.common.tables import (
     whole_shard_file,
 )
 from pipeline.common.tars import write_tar
-from pipeline.masks import raster
 from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
+from pipeline.masks.reviewed import Editor, EditsByShard, edits_by_shard, edits_digest
 from pipeline.parallel.input_digests import columns_digest, input_digests
 from pipeline.parallel.map_shards import ParallelParams, map_shards
 from pipeline.parallel.shard_result import ShardResult
+from pipeline.reviews.edits import Edit
 
 DESCRIBED = ("art_style", "painting", "split", "height", "width")
 """Columns of `schema.ARTWORKS` that KEY.json repeats."""
@@ -52,28 +56,64 @@ def build_masks(paths: Paths, params: MasksParams, parallel: ParallelParams) -> 
 
     Every artwork that `similarity` came through is there, sorted by key; one that was only given "something
     else" has its KEY.json alone. With `support: sam` the counts tell how many regions fell on masks and how
-    many on boxes, see `region_runs`. Raises `UserError` when an earlier step has not run, or no region of any
-    artwork has the mask that `support: sam` asks for.
+    many on boxes, see `region_runs`; with `reviews` what the verdicts are and what became of each edit, see
+    `describe_reviews` and `Editor.counts`. Raises `UserError` when an earlier step has not run, or no region
+    of any artwork has the mask that `support: sam` asks for; `RunFailed` when verdicts came in meanwhile that
+    this run did not use.
     """
     artworks = open_artworks(paths)
     for step in ("regions", "similarity"):
         check_finished(paths.step(step), set(artworks["shard"].to_pylist()), by_hand=True)
-    wanted = mask_jobs(artworks, paths, params)
+    edits, about = edits_by_shard(artworks, paths, params.reviews)
+    wanted = mask_jobs(artworks, paths, params, edits=edits)
     if params.support == "sam":
         _check_masks(paths, sorted(wanted))
-    process = functools.partial(paint_shard, paths=paths, params=params)
-    return map_shards("masks", paths.step("masks"), wanted, process, parallel, recipe=_recipe(params))
+    process = functools.partial(paint_shard, paths=paths, params=params, edits=edits)
+    counts = map_shards("masks", paths.step("masks"), wanted, process, parallel, recipe=_recipe(params))
+    if not params.reviews.used:
+        return counts
+    if edits_by_shard(artworks, paths, params.reviews)[0] != edits:
+        raise RunFailed(
+            f"verdicts were added to {paths.reviews} while this ran, and the masks are those of the verdicts "
+            "before. Run it again; it only makes the shards with the new ones"
+        )
+    _tell(about, counts["counts"], paths)
+    return {**counts, "reviews": about}
+
+
+def _tell(about: dict[str, Any], counts: Mapping[str, int], paths: Paths) -> None:
+    """What became of the verdicts, for the screen."""
+    done = [
+        f"{counts[name]} {name.removeprefix('reviews_').replace('_', '-')}"
+        for name in sorted(counts)
+        if name.startswith("reviews_")
+    ]
+    bad = sum(about["bad_lines"].values())
+    print(
+        f"masks: {about['verdicts']} verdicts of {about['reviewers']} reviewers on {about['judged']} masks, "
+        f"{about['edits']} of them to change: {', '.join(done) or 'none changed'}"
+        + (f"; {bad} lines of {paths.reviews} are no verdicts ({about['bad_lines']})" if bad else ""),
+        file=sys.stderr,
+    )
 
 
 def mask_jobs(
-    artworks: pa.Table, paths: Paths, params: MasksParams, shards: Collection[int] | None = None
+    artworks: pa.Table,
+    paths: Paths,
+    params: MasksParams,
+    shards: Collection[int] | None = None,
+    edits: EditsByShard | None = None,
 ) -> dict[int, str]:
     """Shard -> fingerprint of all that decides its tar, and of nothing else; SAM's masks with `support: sam`.
 
-    `artworks`: as of `tables.open_artworks`. `shards`: only these. Raises `UserError` when an earlier step
-    has not run.
+    A shard without edits has the fingerprint that it has without reviews.
+
+    `artworks`: as of `tables.open_artworks`. `shards`: only these. `edits`: what reviewers want changed;
+    None: read now. Raises `UserError` when an earlier step has not run.
     """
     recipe = _recipe(params)
+    if edits is None:
+        edits = edits_by_shard(artworks, paths, params.reviews, shards)[0]
     inputs = input_digests(artworks, open_utterances(paths), ("key", *DESCRIBED), shards=shards)
     regions = ("key", "boxes", "source", *(("masks",) if params.support == "sam" else ()))
     return {
@@ -82,6 +122,7 @@ def mask_jobs(
             digest,
             columns_digest(paths, "regions", shard, regions),
             columns_digest(paths, "similarity", shard, ("key", "emotion", "scores"), lineage=True),
+            *([edits_digest(edits[shard])] if shard in edits else []),
         )
         for shard, digest in inputs.items()
     }
@@ -89,7 +130,7 @@ def mask_jobs(
 
 def _recipe(params: MasksParams) -> str:
     """What all shards share."""
-    return fingerprint(params, code_fingerprint(__name__))
+    return fingerprint(params.recipe(), code_fingerprint(__name__))
 
 
 def _check_masks(paths: Paths, shards: Sequence[int]) -> None:
@@ -106,15 +147,22 @@ def _check_masks(paths: Paths, shards: Sequence[int]) -> None:
     )
 
 
-def paint_shard(shard: int, progress: ShardProgress, paths: Paths, params: MasksParams) -> ShardResult:
+def paint_shard(
+    shard: int,
+    progress: ShardProgress,
+    paths: Paths,
+    params: MasksParams,
+    edits: Mapping[int, Sequence[Edit]] | None = None,
+) -> ShardResult:
     """One shard: a tar sample per artwork."""
     works = read_artworks(paths, shard)
     rejects: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
-    samples = _samples(shard, works, paths, params, rejects, counts)
+    editor = Editor((edits or {}).get(shard, ()))
+    samples = _samples(shard, works, paths, params, rejects, counts, editor)
     write_tar(paths.step("masks") / f"{shard_stem(shard)}.tar", samples)
     progress.add(len(works))
-    return ShardResult(len(works) - len(rejects), rejects, dict(counts))
+    return ShardResult(len(works) - len(rejects), rejects, {**counts, **editor.counts()})
 
 
 def _samples(
@@ -124,6 +172,7 @@ def _samples(
     params: MasksParams,
     rejects: list[tuple[str, str]],
     counts: Counter[str],
+    editor: Editor,
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, members) per artwork; those without what they need are noted in `rejects`."""
     groups = read_groups(paths, shard)
@@ -139,8 +188,8 @@ def _samples(
     origin = json.loads((table.schema.metadata or {}).get(b"lineage", b"{}"))
     lineage = {
         "similarity": origin,
-        "masks": dataclasses.asdict(params),
-        "fingerprint": fingerprint(params, origin),
+        "masks": params.recipe(),
+        "fingerprint": fingerprint(params.recipe(), origin),
     }
     for work in works:
         key = work["key"]
@@ -158,7 +207,7 @@ def _samples(
                 runs, found = region_runs(boxes, texts[key], work["height"], work["width"])
                 counts.update(found)
             maps = pseudo_masks(boxes, scores, work["height"], work["width"], params, runs)
-            yield key, _members(work, emotions, maps, {"detector": detector, **lineage})
+            yield key, _members(work, emotions, maps, {"detector": detector, **lineage}, editor)
 
 
 def _read_masks(paths: Paths, shard: int) -> dict[str, list[str | None] | None]:
@@ -168,18 +217,26 @@ def _read_masks(paths: Paths, shard: int) -> dict[str, list[str | None] | None]:
 
 
 def _members(
-    work: dict[str, Any], emotions: dict[str, dict[str, list[Any]]], maps: np.ndarray, lineage: dict[str, Any]
+    work: dict[str, Any],
+    emotions: dict[str, dict[str, list[Any]]],
+    maps: np.ndarray,
+    lineage: dict[str, Any],
+    editor: Editor,
 ) -> dict[str, bytes]:
     """Tar members of one artwork: a PNG per emotion, in `EMOTIONS`' order, then the card."""
     members = {}
     card: dict[str, Any] = {}
     for emotion, values in zip(emotions, maps, strict=True):
-        members[f"{emotion}.png"] = raster.png_bytes(values)
-        above = values > int(THRESHOLD * 255)  # whole numbers, compared as such
+        painted = editor.apply(work["key"], emotion, values, work["height"], work["width"])
+        if painted is None:
+            continue
+        members[f"{emotion}.png"] = painted.png
+        above = painted.levels > int(THRESHOLD * 255)  # whole numbers, compared as such
         card[emotion] = {
             "utterances": emotions[emotion]["utterance"],
             "artemis_ids": emotions[emotion]["artemis_id"],
             "area": round(np.count_nonzero(above) / values.size, 6),
+            **painted.about,
         }
     described = {name: work[name] for name in DESCRIBED}
     text = json.dumps({**described, "emotions": card, "lineage": lineage}, sort_keys=True, ensure_ascii=False)

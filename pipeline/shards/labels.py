@@ -62,6 +62,7 @@ def describe_labels(
     rows = []
     for emotion in masks:
         entry, row = card["emotions"][emotion], similar.get(emotion)
+        drawn = (entry.get("review") or {}).get("action") == "replace"  # by a person, and so by no recipe
         twins = [(_correlation(small[emotion], small[other]), other) for other in masks if other != emotion]
         twin, twin_emotion = max(twins, default=(None, None), key=lambda pair: pair[0] or 0.0)
         rows.append(
@@ -70,7 +71,7 @@ def describe_labels(
                 "utterances": len(entry["utterances"]),
                 "area": float(entry["area"]),
                 "mean": _mean(small[emotion]),
-                "agreement": _correlation(small[emotion], made.get(emotion)),
+                "agreement": None if drawn else _correlation(small[emotion], made.get(emotion)),
                 "twin": twin,
                 "twin_emotion": twin_emotion if twin is not None else None,
                 **_spread(None if row is None else row["scores"], names),

@@ -235,3 +235,25 @@ def test_a_split_without_utterances_is_the_users_to_mend(world: tuple[Paths, Pat
     paths, language_model = world
     with pytest.raises(UserError, match="no rest utterance"):
         Samples(Index.load(paths.step("shards")), "rest", load_tokenizer(language_model), FRAME, max_tokens=5)
+
+
+def test_a_mask_that_reviewers_trust_less_counts_less(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = samples[list(range(len(samples)))]
+    key, read = samples.keys[0], samples.index.read
+
+    def reviewed(of: str, member: str) -> bytes:
+        data = read(of, member)
+        if (of, member) != (key, "masks/json"):
+            return data
+        card = json.loads(data)
+        card["emotions"][list(card["emotions"])[0]]["weight"] = 0.25
+        return json.dumps(card).encode()
+
+    monkeypatch.setattr(samples.index, "read", reviewed)
+    after = samples[list(range(len(samples)))]
+    ratio = after.weight / before.weight
+    assert sorted(ratio.tolist()) == [0.25] + [1.0] * (len(ratio) - 1)
+    assert int(ratio.argmin()) == int(torch.nonzero(before.rows == 0)[0])
+    assert torch.equal(after.target, before.target) and torch.equal(after.labels, before.labels)
