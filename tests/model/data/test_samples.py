@@ -248,7 +248,7 @@ def test_a_mask_that_reviewers_trust_less_counts_less(
         if (of, member) != (key, "masks/json"):
             return data
         card = json.loads(data)
-        card["emotions"][list(card["emotions"])[0]]["weight"] = 0.25
+        card["emotions"][next(iter(card["emotions"]))]["weight"] = 0.25
         return json.dumps(card).encode()
 
     monkeypatch.setattr(samples.index, "read", reviewed)

@@ -52,7 +52,7 @@ def members(paths: Paths) -> dict[str, bytes]:
 
 def pngs(paths: Paths) -> list[tuple[str, str, bytes]]:
     """(key, emotion, PNG) of all masks."""
-    found = (name.split(".") + [data] for name, data in members(paths).items() if name.endswith(".png"))
+    found = ([*name.split("."), data] for name, data in members(paths).items() if name.endswith(".png"))
     return [(key, emotion, data) for key, emotion, _, data in found]  # type: ignore[misc]
 
 
@@ -154,10 +154,14 @@ def test_a_corrected_mask_may_be_judged_in_its_turn(paths: Paths) -> None:
     np.testing.assert_array_equal(found > 0, ~drawn(192, 256)[0])
     assert build_masks(paths, USED, HERE)["skipped"] == 3
     judge(paths, 0, "wrong-place", first, by="bob")  # and back again: the circle ends
-    assert build_masks(paths, USED, HERE)["counts"] == {"reviews_replaced": 2}
+    assert build_masks(paths, USED, HERE)["counts"] == {"reviews_replaced": 3}
+    key, emotion, data = pngs(paths)[0]
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[60, 200] == 255  # the first
     judge(paths, 0, "not-visible", by="eva")
     judge(paths, 0, "not-visible", by="ida")
-    assert build_masks(paths, USED, HERE)["kept"] == 12
+    counts = build_masks(paths, USED, HERE)
+    assert counts["counts"] == {"reviews_replaced": 1, "reviews_excluded": 1, "reviews_stale": 1}
+    assert f"{key}.{emotion}.png" not in members(paths)
 
 
 def test_verdicts_that_come_in_meanwhile_are_not_lost(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The format of verdicts: what is written is read, in any state that a crash or a stranger leaves a file in."""
+"""The format of verdicts: what is written is read, however a crash or a stranger leaves a file."""
 
 import json
 import multiprocessing
