@@ -116,6 +116,13 @@ class MaskFormat(enum.StrEnum):
     png = "png"
 
 
+class ReviewOrder(enum.StrEnum):
+    """Which masks `review` shows first."""
+
+    worst = "worst"
+    random = "random"
+
+
 class MaskSize(enum.StrEnum):
     """The size of exported masks."""
 
@@ -595,6 +602,42 @@ def export_masks(
     folder = shards or Params.read(params).section("paths", Paths).step("shards")
     options = ExportOptions(size.value, threshold, split or (), emotion or (), prefix)
     return _answer(export_all(folder, out, format_.value, options), as_json)
+
+
+@command()
+def review(
+    by: Annotated[
+        str | None, typer.Option(help="Your name; the page can change it. Default: your login.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")] = 0,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
+    static: Annotated[
+        Path | None, typer.Option(help="Write the page, read-only, to this one file, and serve nothing.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="With --static: how many masks.")] = 100,
+    order: Annotated[ReviewOrder, typer.Option(help="With --static: which first.")] = ReviewOrder.worst,
+    emotion: Annotated[str, typer.Option(help="With --static: only this emotion.")] = "",
+    split: Annotated[str, typer.Option(help="With --static: only this split.")] = "",
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> Answer:
+    """Judge pseudo-masks in a browser on this machine, the worst first; see docs/labels.md."""
+    import getpass
+
+    from pipeline.backbones.params import BackbonesParams
+    from pipeline.review import command as review_command
+    from pipeline.review.deck import Wish
+    from pipeline.shard_stats.labels import ShardStatsParams
+
+    read = Params.read(params)
+    paths, stats = read.section("paths", Paths), read.section("shard_stats", ShardStatsParams)
+    sam, name = read.section("backbones", BackbonesParams).sam, by or getpass.getuser()
+    if static is not None:
+        service = review_command.new_service(paths, stats, sam, name)
+        wish = Wish(order.value, emotion=emotion, split=split)
+        return _answer(review_command.write_static(service, static, wish, count), as_json)
+    options = review_command.ReviewOptions(name, port, open_)
+    return _answer(review_command.serve(paths, stats, sam, options), as_json, review_command.numbers_text)
 
 
 @command()

@@ -23,7 +23,7 @@ PIPELINE_FLOORS = (
     ("reader", "masks", "utterances", "gallery", "backbones"),
     ("features", "regions", "similarity", "shards"),
     ("plan", "shard_stats", "export_masks"),
-    ("doctor",),
+    ("doctor", "review"),
     ("fetch", "init"),
 )
 MODEL_FLOORS = (

@@ -102,11 +102,14 @@ def read_reviews(folder: Path) -> Reviews:
             else:
                 seen.add((line.by, line.id))
                 lines.append(line)
-    return Reviews(_standing(lines, counts), bad, dict(counts))
+    return Reviews(standing(lines, counts), bad, dict(counts))
 
 
-def _standing(lines: list[Verdict], counts: Counter[str]) -> list[Verdict]:
-    """Verdicts that nobody took back, and that no later one of the same reviewer replaces."""
+def standing(lines: list[Verdict], counts: Counter[str]) -> list[Verdict]:
+    """Verdicts that nobody took back, and that no later one of the same reviewer replaces, by time.
+
+    `counts`: undos, undone and superseded are added to it.
+    """
     taken_back = {(line.by, line.undoes) for line in lines if line.verdict == UNDO}
     latest: dict[tuple[str, str, str, str], Verdict] = {}
     for line in sorted(lines, key=lambda line: line.at):

@@ -1,0 +1,1 @@
+"""`cli.py review`: judge pseudo-masks in a browser on this machine, or read-only from one file."""
