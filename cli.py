@@ -123,6 +123,13 @@ class ReviewOrder(enum.StrEnum):
     random = "random"
 
 
+class ReviewFormat(enum.StrEnum):
+    """What `import-reviews` reads."""
+
+    label_studio = "label-studio"
+    cvat = "cvat"
+
+
 class MaskSize(enum.StrEnum):
     """The size of exported masks."""
 
@@ -638,6 +645,23 @@ def review(
         return _answer(review_command.write_static(service, static, wish, count), as_json)
     options = review_command.ReviewOptions(name, port, open_)
     return _answer(review_command.serve(paths, stats, sam, options), as_json, review_command.numbers_text)
+
+
+@command("import-reviews")
+def import_reviews(
+    file: Annotated[
+        Path, typer.Argument(help="What the tool exported: Label Studio's JSON, CVAT's XML or zip.")
+    ],
+    format_: Annotated[ReviewFormat, typer.Option("--format", help="Whose format it is.")],
+    by: Annotated[str | None, typer.Option(help="Who judged; default: whom the file names.")] = None,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> Answer:
+    """Take over verdicts and corrected masks from Label Studio or CVAT; see docs/labels.md."""
+    from pipeline.review.import_reviews import import_reviews as import_all
+
+    paths = Params.read(params).section("paths", Paths)
+    return _answer(import_all(file, format_.value, paths, by), as_json)
 
 
 @command()

@@ -59,6 +59,15 @@ class Material:
         """(height, width) of a stored mask. Raises `UserError`."""
         return _decoded(self.mask(key, emotion), key).shape
 
+    def card(self, key: str) -> dict[str, Any]:
+        """KEY.json of the masks."""
+        card: dict[str, Any] = json.loads(self.index.read(key, "masks/json"))
+        return card
+
+    def pictures(self) -> dict[str, str]:
+        """Path of a picture, relative to paths.wikiart -> key."""
+        return {path: key for key, (path, _) in self._works.items() if key in self.index}
+
     def picture(self, key: str, long_side: int = LONG_SIDE) -> bytes:
         """The picture as JPEG, its long side at most `long_side`. Raises `UserError`."""
         try:
@@ -74,7 +83,7 @@ class Material:
 
     def describe(self, key: str, emotion: str) -> dict[str, Any]:
         """All but the pictures. Raises `UserError`."""
-        card = json.loads(self.index.read(key, "masks/json"))
+        card = self.card(key)
         entry = card["emotions"][emotion]
         tall, wide = self.mask_size(key, emotion)
         return {

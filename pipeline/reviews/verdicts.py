@@ -81,6 +81,8 @@ class Reviews:
     bad: list[BadLine]
     counts: dict[str, int]
     """lines, undos, undone, repeated, superseded."""
+    every: list[Verdict] = dataclasses.field(default_factory=list)
+    """All lines that are verdicts or take one back, each once."""
 
 
 def read_reviews(folder: Path) -> Reviews:
@@ -102,7 +104,7 @@ def read_reviews(folder: Path) -> Reviews:
             else:
                 seen.add((line.by, line.id))
                 lines.append(line)
-    return Reviews(standing(lines, counts), bad, dict(counts))
+    return Reviews(standing(lines, counts), bad, dict(counts), lines)
 
 
 def standing(lines: list[Verdict], counts: Counter[str]) -> list[Verdict]:
