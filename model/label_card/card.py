@@ -18,6 +18,7 @@ import numpy as np
 
 from model.baselines import entire_artwork
 from model.label_card.page import FIELDS, LISTED, card_text
+from model.label_card.reviewed import compare_reviewed
 from model.label_card.sweep import (
     Candidate,
     LabelCardParams,
@@ -97,6 +98,7 @@ def make_card(
         "final": rows,
         "sweep": [_sweep_row(place, c, score.threshold) for place, c in enumerate(candidates, 1)],
         "problems": notes,
+        **({"reviews": found} if (found := compare_reviewed(paths, masks, score, sources[0], every)) else {}),
     }
     write_json(paths.metrics / "label_card.json", card)
     write_bytes(paths.metrics / "label_card.md", card_text(card).encode())

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from model.label_card.reviewed import reviewed_text
 from model.metrics.bidi import isolated
 from model.metrics.markdown import Markdown, escape, table
 from pipeline.releases.gallery_mark import drawn_text
@@ -40,6 +41,8 @@ def card_text(card: Mapping[str, Any]) -> str:
             _SWEEP_HEAD, [_sweep_line(row, fixed) for row in card["sweep"][:LISTED]], left=len(_SWEEP_HEAD)
         ),
     ]
+    if "reviews" in card:
+        parts.append(reviewed_text(card["reviews"]))
     if card["problems"]:
         shown = card["problems"][:LISTED]
         more = len(card["problems"]) - len(shown)
