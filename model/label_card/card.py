@@ -80,13 +80,11 @@ def make_card(
     if not candidates:
         raise UserError(f"{paths.apolo} has no val item with a usable label; a recipe is chosen on those")
     candidates.sort(key=lambda candidate: candidate.rank(score.threshold))
-    current = [place for place, tried in enumerate(candidates) if tried.recipe.recipe() == masks.recipe()]
+    current = [place for place, one in enumerate(candidates) if one.recipe.recipe() == masks.recipe()]
     final = sorted({*range(min(params.finalists, len(candidates))), *current})
     rows = _final_rows(val, test, sources, candidates, final, score)
-    best = max(
-        (row for row in rows if row["place"] is not None),
-        key=lambda row: (row["val"]["mean_iou"], -row["place"]),
-    )
+    placed = (row for row in rows if row["place"] is not None)
+    best = max(placed, key=lambda row: (row["val"]["mean_iou"], -row["place"]))
     card = {
         **_evaluated_on(paths),
         "items": {"val": len(candidates[0].sweep.ious), "test": rows[0]["test"]["items"]},
@@ -98,7 +96,7 @@ def make_card(
         "final": rows,
         "sweep": [_sweep_row(place, c, score.threshold) for place, c in enumerate(candidates, 1)],
         "problems": notes,
-        **({"reviews": found} if (found := compare_reviewed(paths, masks, score, sources[0], every)) else {}),
+        **compare_reviewed(paths, masks, score, sources[0], every),
     }
     write_json(paths.metrics / "label_card.json", card)
     write_bytes(paths.metrics / "label_card.md", card_text(card).encode())

@@ -24,19 +24,20 @@ from pipeline.reviews.verdicts import read_reviews
 
 def compare_reviewed(
     paths: Paths, masks: MasksParams, score: ScoreParams, source: RecipeSource, items: Sequence[ApoloItem]
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Mean IoU (percent, by pixels, at the fixed threshold) of judged items, by verdict and by edit.
 
     Edits are those of `masks.reviews`, of all splits: APOLO's items are not trained on, and only tell
     whether the verdicts are right.
 
     Returns:
-        None where `masks.reviews` uses no verdict. ``judged`` items; ``verdicts``: verdict -> items and mean
-        IoU of the painted masks; ``edits``: what was done -> items, mean IoU before, and after (null of those
-        that were left out); ``before`` and ``after`` over the judged items that are still there.
+        Empty where `masks.reviews` uses no verdict; else ``reviews``: ``judged`` items; ``verdicts``: verdict
+        -> items and mean IoU of the painted masks; ``edits``: what was done -> items, mean IoU before, and
+        after (null of those that were left out); ``before`` and ``after`` over the judged items that are
+        still there.
     """
     if not masks.reviews.used:
-        return None
+        return {}
     reviews = read_reviews(paths.reviews)
     verdicts = {(one.key, one.emotion, one.mask): one.verdict for one in consensus(reviews.verdicts)}
     pairs = {(key, emotion) for key, emotion, _ in verdicts}
@@ -55,7 +56,7 @@ def compare_reviewed(
         for name in counts:
             done.setdefault(name.removeprefix("reviews_"), []).append(place)
     there = [place for place in range(len(judged)) if made[place][1] is not None]
-    return {
+    found = {
         "judged": len(judged),
         "verdicts": {name: _mean(before, places) for name, places in sorted(said.items())},
         "edits": {
@@ -65,6 +66,7 @@ def compare_reviewed(
         "before": _mean(before, list(range(len(judged)))),
         "after": _mean(after, there),
     }
+    return {"reviews": found}
 
 
 def _masks(
