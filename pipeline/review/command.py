@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -64,10 +65,15 @@ def serve(paths: Paths, stats: ShardStatsParams, sam: SamParams, options: Review
             file=sys.stderr,
             flush=True,
         )
-        if options.opened:
+        if options.opened and _has_screen():
             threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
         server.serve_forever(poll_interval=0.2)
     return service.statistics()
+
+
+def _has_screen() -> bool:
+    """Whether a browser has a window to open: on a server it would be one in the terminal."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 @contextlib.contextmanager
@@ -90,7 +96,7 @@ def write_static(service: Service, file: Path, wish: Wish, count: int) -> dict[s
 
     Raises `UserError` where there is none, or the file cannot be written.
     """
-    pairs = service.deck.pairs(wish)
+    pairs, _ = service.deck.pairs(wish)
     if not pairs:
         raise UserError("no mask fits these filters; leave some out")
     masks = [_static_item(service, key, emotion) for key, emotion in pairs[:count]]

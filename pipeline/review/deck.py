@@ -1,5 +1,6 @@
 """Which masks are judged, and in which order."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Deck:
             "worst": labels.worst_first(),
             "random": np.random.default_rng(0).permutation(len(labels)),
         }
+        self._pairs = functools.lru_cache(maxsize=8)(self._find)
         self._place = {
             pair: place
             for place, pair in enumerate(zip(self._texts["key"], self._texts["emotion"], strict=True))
@@ -71,22 +73,21 @@ class Deck:
             "flag": list(FLAGS),
         }
 
-    def pairs(self, wish: Wish) -> list[tuple[str, str]]:
-        """(key, emotion) of the masks that are wished for, in order."""
+    def pairs(self, wish: Wish) -> tuple[list[tuple[str, str]], dict[tuple[str, str], int]]:
+        """(key, emotion) of the masks that are wished for, in order, and the place of each; kept."""
+        return self._pairs(wish)
+
+    def _find(self, wish: Wish) -> tuple[list[tuple[str, str]], dict[tuple[str, str], int]]:
         wanted = np.ones(len(self._place), bool)
-        for column, value in (
-            ("emotion", wish.emotion),
-            ("art_style", wish.style),
-            ("split", wish.split),
-        ):
+        for column, value in (("emotion", wish.emotion), ("art_style", wish.style), ("split", wish.split)):
             if value:
                 wanted &= self._texts[column] == value
         if wish.flag:
             wanted &= self._flags.get(wish.flag, np.zeros(len(wanted), bool))
         order = self._orders[wish.order]
         chosen = order[wanted[order]]
-        keys, emotions = self._texts["key"][chosen], self._texts["emotion"][chosen]
-        return list(zip(keys, emotions, strict=True))
+        pairs = list(zip(self._texts["key"][chosen], self._texts["emotion"][chosen], strict=True))
+        return pairs, {pair: place for place, pair in enumerate(pairs)}
 
     def about(self, key: str, emotion: str) -> dict[str, Any]:
         """What the labels say of one mask."""

@@ -37,12 +37,24 @@ class Material:
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
         self.index = Index.load(paths.step("shards"))
+        self._made = self._stamp()
         self._lock = threading.Lock()
         self._digest: dict[tuple[str, str], str] = {}
         works = pq.read_table(table_file(paths, "artworks"), columns=["key", "path", "shard"])
         keys, files, shards = (works[name].to_pylist() for name in ("key", "path", "shard"))
         self._works = dict(zip(keys, zip(files, shards, strict=True), strict=True))
         self._tables = functools.lru_cache(maxsize=32)(self._rows_by_key)
+
+    def is_current(self) -> bool:
+        """Whether the shards are those that were there in the beginning."""
+        return self._stamp() == self._made
+
+    def _stamp(self) -> tuple[int, int]:
+        try:
+            status = (self.paths.step("shards") / "index.parquet").stat()
+        except OSError:
+            return 0, 0
+        return status.st_mtime_ns, status.st_size
 
     def mask(self, key: str, emotion: str) -> bytes:
         """A mask's PNG, its bytes checked against the index. Raises `UserError`."""

@@ -56,7 +56,7 @@ function fetched(pair, fresh) {
     const asked = (async () => {
       const item = offline ? data.masks.find((one) => name([one.key, one.emotion]) === name(pair))
         : await ask(`item?${query({ key: pair[0], emotion: pair[1], by: at("by").value })}`);
-      const [picture, mask] = await Promise.all([image(source("picture", item)), image(source("mask", item))]);
+      const [picture, mask] = await Promise.all([image(source("picture", item)).catch(() => null), image(source("mask", item))]);
       return { item, picture, mask: values(mask) };
     })();
     asked.catch(() => cache.delete(id));
@@ -151,7 +151,8 @@ async function show(fresh) {
   state.item = item; state.picture = picture; state.shown = performance.now();
   state.maps = new Map([["mask", mask]]);
   dropEdit(); say("");
-  canvas.width = picture.naturalWidth; canvas.height = picture.naturalHeight;
+  canvas.width = picture ? picture.naturalWidth : mask.width; canvas.height = picture ? picture.naturalHeight : mask.height;
+  if (!picture) say("The picture cannot be shown: its file is gone or damaged.");
   canvas.style.width = `min(100%, calc((100vh - ${narrow() ? 25 : 15}rem) * ${canvas.width / canvas.height}))`;
   describe(item);
   await chooseLayer("mask");
@@ -197,8 +198,9 @@ function inside(map) {
 }
 
 function draw() {
-  if (!state.picture) return;
-  pen.drawImage(state.picture, 0, 0);
+  if (!state.item) return;
+  pen.fillStyle = "#8a847c"; pen.fillRect(0, 0, canvas.width, canvas.height);
+  if (state.picture) pen.drawImage(state.picture, 0, 0);
   const map = state.maps.get(at("layer").value) || state.maps.get("mask");
   const lit = state.edit || inside(map);
   const { width, height } = state.edit ? state.maps.get("mask") : map;
@@ -454,6 +456,7 @@ function fill() {
   return place.length === 2 ? place : null;
 }
 
+document.addEventListener("change", (event) => { if (event.target.tagName === "SELECT") event.target.blur(); });  // keys judge again
 at("filters").addEventListener("change", () => restart());
 at("filters").addEventListener("submit", (event) => event.preventDefault());
 at("by").addEventListener("keydown", (event) => { if (event.key === "Enter") at("by").blur(); });

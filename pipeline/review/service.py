@@ -1,7 +1,9 @@
 """What the page may ask, apart from HTTP: the names of requests, their values, and their answers."""
 
+import bisect
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,21 +49,29 @@ class Service:
         behind which to go on. Behind the last one come those that the reviewer passed over.
         """
         wish, by, show = Wish.of(values), values.get("by", ""), values.get("show") or "todo"
+        wanted: Sequence[int]
         if show not in SHOWN:
             raise UserError(f"show {show[:40]!r} is none of {', '.join(SHOWN)}")
-        pairs = self.deck.pairs(wish)
+        pairs, places = self.deck.pairs(wish)
         mine = self._mine(by)
-        todo = [pair for pair in pairs if pair not in mine]
-        if show == "disputed":
-            wanted = {(one.key, one.emotion) for one in self.store.disputed()}
+        if show in ("disputed", "mine"):
+            chosen = {(one.key, one.emotion) for one in self.store.disputed()} if show == "disputed" else mine
+            wanted = sorted(places[pair] for pair in chosen if pair in places)
         else:
-            wanted = {"todo": set(todo), "all": set(pairs), "mine": set(mine)}[show]
+            wanted = range(len(pairs))
         key, _, emotion = values.get("after", "").partition(".")
-        start = pairs.index((key, emotion)) + 1 if (key, emotion) in pairs else 0
-        chosen = [pair for pair in pairs[start:] if pair in wanted]
-        if not chosen and show == "todo":  # those that were passed over
-            chosen = todo
-        return {"total": len(pairs), "todo": len(todo), "masks": chosen[:AHEAD]}
+        start = bisect.bisect_right(wanted, places.get((key, emotion), -1))
+        found = self._ahead(pairs, wanted[start:], mine if show == "todo" else {})
+        if not found and show == "todo":  # those that were passed over
+            found = self._ahead(pairs, wanted, mine)
+        judged = sum(pair in places for pair in mine)
+        return {"total": len(pairs), "todo": len(pairs) - judged, "masks": found}
+
+    def _ahead(
+        self, pairs: Sequence[tuple[str, str]], places: Iterable[int], without: Container[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        found = (pairs[place] for place in places if pairs[place] not in without)
+        return list(itertools.islice(found, AHEAD))
 
     def item(self, key: str, emotion: str, by: str) -> dict[str, Any]:
         """One mask, and what this reviewer thought of it; what others think is not shown."""
@@ -107,6 +117,8 @@ class Service:
         if not isinstance(verdict, Verdict) or verdict.verdict == UNDO:
             reason = verdict if isinstance(verdict, tuple) else ("verdict", "undo is another request")
             raise UserError(f"{reason[0]}: {reason[1]}")
+        if not self.material.is_current():
+            raise Conflict("the shards were made again since this server began; start `review` again")
         if verdict.mask != self.material.digest(key, emotion):
             raise Conflict("the mask is another one by now; reload the page")
         return {"at": self.store.add(verdict).at}

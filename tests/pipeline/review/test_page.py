@@ -300,3 +300,25 @@ def test_the_static_page_is_read_only(browser: Any, paths: Paths, tmp_path: Path
     assert wide <= 390 and page.title() == "Review of pseudo-masks"
     page.close()
     assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+
+
+def test_a_lost_picture_does_not_stop_anybody(page: Page, paths: Paths) -> None:
+    pictures = sorted(paths.wikiart.iterdir())
+    for picture in pictures:
+        picture.rename(picture.with_suffix(".gone"))
+    page.reload()
+    settle(page)
+    assert "cannot be shown" in page.inner_text("#message")
+    here = shown(page)
+    press(page, "ArrowRight")
+    assert shown(page) != here
+    for picture in pictures:
+        picture.with_suffix(".gone").rename(picture)
+
+
+def test_keys_judge_again_once_a_filter_is_chosen(page: Page, paths: Paths) -> None:
+    page.locator("[name=split]").focus()
+    page.select_option("[name=split]", "train")
+    settle(page)
+    press(page, "1")
+    assert len(verdicts(paths)) == 1

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,3 +250,28 @@ def test_verdicts_of_another_process_are_seen_at_once(server: ReviewServer) -> N
         file.write(line[20:] + "\n")
         file.flush()
         assert ask(server, "statistics")[1]["reviewers"]["bob"] == 1
+
+
+def test_the_queue_goes_on_behind_a_mask_and_comes_back_to_those_passed_over(server: ReviewServer) -> None:
+    everything = [tuple(pair) for pair in ask(server, "queue?show=all")[1]["masks"]]
+    third = ".".join(everything[2])
+    found = ask(server, f"queue?by=zoe&after={third}")[1]
+    assert [tuple(pair) for pair in found["masks"]] == everything[3:]
+    last = ".".join(everything[-1])
+    assert [tuple(pair) for pair in ask(server, f"queue?by=zoe&after={last}")[1]["masks"]] == everything
+    assert ask(server, f"queue?by=zoe&show=all&after={last}")[1]["masks"] == []
+    assert ask(server, "queue?by=zoe&show=mine")[1]["masks"] == []
+    assert ask(server, "queue?order=best")[0] == 400 and ask(server, "queue?show=x")[0] == 400
+    both = {tuple(pair) for pair in ask(server, "queue?order=random")[1]["masks"]}
+    assert both == set(everything)
+
+
+def test_shards_that_were_made_again_are_noticed(server: ReviewServer) -> None:
+    index = server.service.material.index.folder / "index.parquet"
+    before, body = index.stat(), verdict(server, id="late", by="una")
+    os.utime(index, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+    status, answer, _ = ask(server, "verdict", body)
+    os.utime(index, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert status == 409 and "made again" in answer["error"]
+    assert not [line for line in noted(server) if line.by == "una"]
+    assert ask(server, "verdict", body)[0] == 200
