@@ -30,6 +30,29 @@ class Line:
         return f"{self.values[-1]:.3g}"
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A point of a line that stands out."""
+
+    style: int
+    step: float
+    value: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of a forest plot: an estimate and its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    strong: bool
+    """Set in bold."""
+    faint: bool
+    """Set back, as a control is."""
+
+
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """At most `most` + 1 round numbers (1, 2 or 5 times a power of ten apart) that lie in [low, high]."""
     span = high - low
@@ -54,8 +77,20 @@ def thin(line: Line, most: int = POINTS) -> Line:
     return Line(line.name, line.style, [x for x, _ in means], [y for _, y in means])
 
 
-def line_chart(title: str, lines: Sequence[Line]) -> Markup:
-    """Curves over steps, as one SVG element. Each line needs a point at least."""
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    marks: Sequence[Mark] = (),
+    upright: tuple[float, str] | None = None,
+) -> Markup:
+    """Curves over steps, as one SVG element. Each line needs a point at least.
+
+    Args:
+        title: what a screen reader says.
+        lines: the curves.
+        marks: points that get a ring.
+        upright: (step, label) of a vertical line within the curves' range.
+    """
     drawn = [thin(line) for line in lines]
     xs = [x for line in drawn for x in line.steps]
     ys = [y for line in drawn for y in line.values]
@@ -82,12 +117,64 @@ def line_chart(title: str, lines: Sequence[Line]) -> Markup:
         else:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
             parts.append(f'<polyline class="s{line.style}" points="{path}"/>')
+    if upright is not None and x0 <= upright[0] <= x1:
+        parts.append(_upright(place(upright[0], y0)[0], upright[1]))
+    for mark in marks:
+        across, up = place(min(max(mark.step, x0), x1), min(max(mark.value, y0), y1))
+        parts.append(f'<circle class="mark s{mark.style}" cx="{across:.1f}" cy="{up:.1f}" r="4.5"/>')
     return _svg(title, WIDTH, HEIGHT, parts)
 
 
-def histogram(title: str, edges: Sequence[float], counts: Sequence[int]) -> Markup:
-    """Bars over the intervals between `edges` (one more than `counts`), as one SVG element."""
-    top = max([*counts, 1])
+def swatch(style: int) -> Markup:
+    """A short piece of a line, for a legend."""
+    line = f'<polyline class="s{style}" points="0,4 30,4"/>'
+    return Markup(f'<svg class="key" viewBox="0 0 30 8" aria-hidden="true">{line}</svg>')  # noqa: S704 (a number)
+
+
+def forest_plot(title: str, bars: Sequence[Bar]) -> Markup:
+    """Estimates with their intervals over percentages from 0, a row each, as one SVG element."""
+    row, left, right = 34, 8, 8
+    top = min(100.0, 10 * math.ceil(max(bar.high for bar in bars) / 10) or 10)
+    height = row * len(bars) + BOTTOM
+
+    def across(value: float) -> float:
+        return left + min(value, top) / top * (WIDTH - left - right)
+
+    parts = []
+    for value in ticks(0, top, 5):
+        at = across(value)
+        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{height - BOTTOM + 4}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{height - 8}" text-anchor="middle">{value:g}</text>')
+    for place, bar in enumerate(bars):
+        words, line = place * row + 13, place * row + 23
+        look = "strong" if bar.strong else "faint" if bar.faint else "plain"
+        said = f"{bar.value:.1f} [{bar.low:.1f}, {bar.high:.1f}]"
+        parts.append(
+            f'<g class="{look}"><text x="{left}" y="{words}">{escape(bar.name)}</text>'
+            f'<text x="{WIDTH - right}" y="{words}" text-anchor="end">{said}</text>'
+            f'<line class="reach" x1="{across(bar.low):.1f}" x2="{across(bar.high):.1f}" '
+            f'y1="{line}" y2="{line}"/>'
+            f'<circle cx="{across(bar.value):.1f}" cy="{line}" r="4.5"/></g>'
+        )
+    return _svg(title, WIDTH, height, parts)
+
+
+def histogram(
+    title: str,
+    edges: Sequence[float],
+    counts: Sequence[int],
+    top: int = 0,
+    uprights: Sequence[float] = (),
+) -> Markup:
+    """Bars over the intervals between `edges` (one more than `counts`), as one SVG element.
+
+    Args:
+        title: what a screen reader says.
+        edges, counts: the bars.
+        top: what the highest bar may be, to compare charts; 0 for this one's.
+        uprights: values with a vertical line.
+    """
+    top = max([*counts, top, 1])
     low, high = edges[0], edges[-1]
 
     def across(value: float) -> float:
@@ -110,7 +197,13 @@ def histogram(title: str, edges: Sequence[float], counts: Sequence[int]) -> Mark
         )
     for value in ticks(low, high, 5):
         parts.append(f'<text x="{across(value):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{value:g}</text>')
+    parts += [_upright(across(value)) for value in uprights]
     return _svg(title, WIDTH, HEIGHT, parts)
+
+
+def _upright(across: float, label: str = "") -> str:
+    line = f'<line class="upright" x1="{across:.1f}" x2="{across:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+    return line + (f'<text x="{across + 4:.1f}" y="{TOP + 8}">{escape(label)}</text>' if label else "")
 
 
 def _svg(title: str, width: int, height: int, parts: Sequence[str]) -> Markup:

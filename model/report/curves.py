@@ -1,13 +1,15 @@
 """Training curves: what training left in ``runs/VARIANT/dvclive``, as charts."""
 
 import csv
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
-from model.report.charts import Line, line_chart
+from model.report.charts import Line, Mark, line_chart
 
 COLOURS = 6
 """Colour classes in the pages' style sheet."""
@@ -22,8 +24,45 @@ class Curve:
     chart: Markup
 
 
-def read_curves(runs: Path) -> list[Curve]:
-    """A chart per metric that any variant has, training metrics first."""
+@dataclass(frozen=True)
+class KeptEpoch:
+    """Whose weights a variant's model has."""
+
+    epoch: int
+    """From 1, as validated."""
+    of: int
+    """Epochs that were validated."""
+    step: float
+    """The epoch's last optimizer step."""
+    select: str
+    """``train.select``: last, or best by Seg Pr@50 on val."""
+    best: int
+    """The epoch that was best by it."""
+
+
+def read_kept(runs: Path) -> dict[str, KeptEpoch]:
+    """Variant -> the epoch that was kept; a variant without a validation curve or a config is left out."""
+    kept = {}
+    for config in sorted(runs.glob("*/config.json")):
+        curve = config.parent / "dvclive" / "plots" / "metrics" / "val" / "seg_pr50.tsv"
+        steps, values = _read_tsv(curve) if curve.is_file() else ([], [])
+        select = _select(config)
+        if steps and select:
+            best = max(range(len(values)), key=lambda at: (values[at], at))  # as training: of equals the last
+            place = best if select == "best" else len(steps) - 1
+            kept[config.parent.name] = KeptEpoch(place + 1, len(steps), steps[place], select, best + 1)
+    return kept
+
+
+def _select(config: Path) -> str:
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8"))["about"]["training"]["select"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def read_curves(runs: Path, kept: Mapping[str, KeptEpoch] | None = None) -> list[Curve]:
+    """A chart per metric that any variant has, training metrics first; rings mark the epochs `kept`."""
     lines: dict[str, list[Line]] = {}
     variants = sorted(path.parent for path in runs.glob("*/dvclive"))
     order = [*(v for v in ("single", "multi", "no-prefix") if runs / v in variants)]
@@ -35,7 +74,20 @@ def read_curves(runs: Path) -> list[Curve]:
             if steps:
                 metric = path.relative_to(folder).with_suffix("").as_posix()
                 lines.setdefault(metric, []).append(Line(variant, style % COLOURS, steps, values))
-    return [Curve(name, found, line_chart(name, found)) for name, found in sorted(lines.items())]
+    rings = {name: _rings(found, kept or {}) for name, found in lines.items() if name.startswith("val/")}
+    return [
+        Curve(name, found, line_chart(name, found, rings.get(name, ())))
+        for name, found in sorted(lines.items())
+    ]
+
+
+def _rings(lines: list[Line], kept: Mapping[str, KeptEpoch]) -> list[Mark]:
+    """Marks on curves that have a point per epoch."""
+    return [
+        Mark(line.style, kept[line.name].step, line.values[line.steps.index(kept[line.name].step)])
+        for line in lines
+        if line.name in kept and kept[line.name].step in line.steps
+    ]
 
 
 def _read_tsv(path: Path) -> tuple[list[float], list[float]]:

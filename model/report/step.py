@@ -13,10 +13,20 @@ from markupsafe import Markup
 from pydantic import Field
 
 from model.metrics.columns import COLUMNS, cell
-from model.report.charts import histogram
-from model.report.curves import read_curves
+from model.report.charts import histogram, swatch
+from model.report.curves import read_curves, read_kept
+from model.report.findings import (
+    confusions,
+    forests,
+    heat_maps,
+    iou_histograms,
+    read_result_statistics,
+    read_table,
+    threshold_figures,
+)
 from model.report.items import Results, item_cards
 from model.report.templates import artist_and_title, environment
+from model.report.verdict import comparisons, find_lead, is_control, p_text, signed, verdict
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.digests import read_sealed
 from pipeline.common.emotions import EMOTIONS
@@ -51,7 +61,9 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
     score = _read_scores(paths.metrics / "score.json")
     if not {"drawn", "tiny"} <= score.keys():
         raise UserError(f"{paths.metrics / 'score.json'} is of an older version; run the score step again")
+    found = read_result_statistics(paths.metrics / "statistics.json")
     statistics = read_statistics(paths.step("shards"))
+    kept = read_kept(paths.runs)
     results = Results(paths, score)
     cards, notes = item_cards(results, params.items, params.seed, params.side, params.utterances)
     page = (
@@ -61,9 +73,19 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
             score=score,
             drawn=drawn_text(score["drawn"]),
             backbones=backbones,
-            groups=_table(score["rows"]),
+            groups=_table(score["rows"], found),
             columns=COLUMNS,
-            curves=read_curves(paths.runs),
+            headings={name: heading for name, heading, _ in COLUMNS},
+            p_text=p_text,
+            signed=signed,
+            verdict=verdict(found, score["split"]),
+            comparisons=comparisons(found),
+            level=found["params"]["level"],
+            resamples=found["params"]["resamples"],
+            curves=read_curves(paths.runs, kept),
+            kept=kept,
+            swatch=swatch,
+            **_findings(paths, score, found),
             cards=cards,
             shown=results.shown,
             notes=notes,
@@ -85,20 +107,33 @@ def _read_scores(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({error}); run the score step") from None
 
 
+def _findings(paths: Paths, score: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The charts and tables of the scores, in the order of the score table."""
+    order = [row["method"] for row in score["rows"]]
+    folder = paths.step("score")
+    sweep, threshold = read_table(folder / "sweep.parquet"), score["protocol"]["threshold"]
+    return {
+        "forests": forests(found, order),
+        "thresholds": threshold_figures(sweep, score["rows"], threshold),
+        "heat_maps": heat_maps(found, order),
+        "confusions": confusions(read_table(folder / "texts.parquet")),
+        "histograms": iou_histograms(found, order),
+    }
+
+
 def _table(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]], found: dict[str, Any]
 ) -> list[tuple[str, list[tuple[dict[str, Any], list[tuple[str, bool]]]]]]:
-    """[(group, [(row, [(text, whether best of its column), ...]), ...]), ...]; controls are never best."""
-    fair = [row for row in rows if ":" not in row["method"]]
-    best = {name: max((row[name] for row in fair if name in row), default=None) for name, _, _ in COLUMNS}
+    """[(group, [(row, [(text, whether it leads its column beyond noise), ...]), ...]), ...]."""
+    leads = {name: find_lead(found, name) for name, _, _ in COLUMNS}
+    bold = {name: lead.method for name, lead in leads.items() if lead is not None and lead.beyond_noise}
     groups: dict[str, list[tuple[dict[str, Any], list[tuple[str, bool]]]]] = {}
     for row in rows:
-        control = ":" in row["method"]
+        control = is_control(row["method"])
         ours = row["method"].startswith("emosem")
         group = "Controls" if control else "EmoSEM" if ours else "Baselines"
         cells = [
-            (cell(row, name, decimals), not control and name in row and row[name] == best[name])
-            for name, _, decimals in COLUMNS
+            (cell(row, name, decimals), bold.get(name) == row["method"]) for name, _, decimals in COLUMNS
         ]
         groups.setdefault(group, []).append((row, cells))
     return list(groups.items())

@@ -1,5 +1,6 @@
 """A made-up world on disk: the folders of the data steps, small, without running any step."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -247,10 +248,78 @@ def write_scores(
         "split": "test",
         "rows": rows,
         "protocol": {"threshold": 0.35, "scaling": "before-resize"},
-        "items": {"apolo": 2 * count, "counted": 2 * count, "rejected": 0},
+        "items": {"apolo": 2 * count, "counted": 2 * count, "rejected": 0, "val": 4},
         "problems": [],
     }
     write_json(paths.metrics / "score.json", seal(score))
+    write_statistics(paths, rows)
+
+
+def write_statistics(paths: Paths, rows: list[dict[str, Any]], apart: float = 3.0) -> None:
+    """metrics/statistics.json and the other tables of score: methods are apart from `apart` points on."""
+    columns = ("seg_pr25", "seg_pr50", "ea")
+    cells: dict[str, Any] = {
+        row["method"]: {
+            name: {"value": row[name], "low": row[name] - 5, "high": row[name] + 5}
+            for name in columns
+            if name in row
+        }
+        for row in rows
+    }
+    pairs = [
+        {
+            "column": name,
+            "first": one,
+            "second": other,
+            "difference": cells[one][name]["value"] - cells[other][name]["value"],
+            "low": cells[one][name]["value"] - cells[other][name]["value"] - 2,
+            "high": cells[one][name]["value"] - cells[other][name]["value"] + 2,
+            "p_holm": 0.01 if abs(cells[one][name]["value"] - cells[other][name]["value"]) >= apart else 0.5,
+        }
+        for name in columns
+        for one, other in itertools.combinations(cells, 2)
+        if name in cells[one] and name in cells[other]
+    ]
+    part = {"items": 2, "methods": cells}
+    statistics = {
+        "params": {"level": 0.95, "resamples": 1000, "seed": 0, "unit": "item"},
+        "items": rows[0]["items"],
+        "methods": cells,
+        "pairs": pairs,
+        "by_emotion": {emotion: part for pair in EMOTIONS_OF for emotion in pair},
+        "by_style": {"Drawn": part},
+        "histograms": {
+            "edges": [0.0, 0.5, 1.0],
+            "methods": {method: {"seg": [3, 13], "box": [16, 0]} for method in cells},
+        },
+    }
+    write_json(paths.metrics / "statistics.json", statistics)
+    sweep = [
+        {
+            "method": method,
+            "threshold": step / 10,
+            "items": 4,
+            "mean_iou": 50 - abs(step - 4),
+            "seg_pr25": 60.0,
+            "seg_pr50": 30.0,
+        }
+        for method in cells
+        for step in range(10)
+    ]
+    write_parquet(paths.step("score") / "sweep.parquet", pa.Table.from_pylist(sweep))
+    texts = [
+        {
+            "method": method,
+            "key": "0",
+            "emotion": "awe",
+            "draw": draw,
+            "ea": ("awe", "fear", "awe", "awe")[draw],
+        }
+        for method in cells
+        if "ea" in cells[method]
+        for draw in range(4)
+    ] or [{"method": "none", "key": "0", "emotion": "awe", "draw": 0, "ea": None}]
+    write_parquet(paths.step("score") / "texts.parquet", pa.Table.from_pylist(texts))
 
 
 def write_curves(paths: Paths, variants: tuple[str, ...] = ("single", "multi")) -> None:
