@@ -1,5 +1,7 @@
 """The test items that the page pictures: which are chosen, and what each method makes of them."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +119,12 @@ class Results:
         self.files = dict(zip(works["key"].to_pylist(), works["path"].to_pylist(), strict=True))
         utterances = pq.read_table(table_file(paths, "utterances"))
         self.items = {(i.key, i.emotion): i for i in load_items(paths.apolo, utterances, works)[0]}
+        self.emotions_of: dict[str, list[str]] = {}
+        """Key -> emotions of its items that count, in the order of apolo.json."""
+        for key, emotion in self.items:
+            row = self.scored.get((self.shown, key, emotion))
+            if row is not None and row["iou_seg"] is not None:
+                self.emotions_of.setdefault(key, []).append(emotion)
         self.teacher = PseudoMasks(paths, (key for key, _ in self.items))
 
     def ious(self) -> dict[tuple[str, str], float]:
@@ -138,6 +146,23 @@ class Results:
             return self.teacher(item)
         data = self.maps.read(f"{item.key}.{map_name(method, item.emotion)}")
         return None if data is None else decode_npy(data)
+
+    def mask_of(self, method: str, item: ApoloItem, size: Sequence[int]) -> np.ndarray | None:
+        """What a method marks of an item: bool of `size`, (H, W); None without a map."""
+        map_ = self.map_of(method, item)
+        if map_ is None:
+            return None
+        return foreground(map_, size[0], size[1], self.protocol["threshold"], self.protocol["scaling"])
+
+    def pseudo_mask(self, key: str, emotion: str) -> np.ndarray | None:
+        """The pseudo-mask of any emotion of an artwork that has items, uint8 (h, w)."""
+        item = self.items[key, self.emotions_of[key][0]]
+        return self.teacher(dataclasses.replace(item, emotion=emotion))
+
+
+def caption_of(method: str) -> str:
+    """A method's name under a picture."""
+    return CAPTIONS.get(method, method)
 
 
 def item_cards(
@@ -172,12 +197,11 @@ def _tiles(results: Results, item: ApoloItem, image: np.ndarray, truth: np.ndarr
         PictureTile("Painting", data_uri(image), None),
         PictureTile("Truth", data_uri(lit(image, truth)), None),
     ]
-    threshold, scaling = results.protocol["threshold"], results.protocol["scaling"]
     for method in (TEACHER, *PREDICTED):
         map_ = results.map_of(method, item)
-        if map_ is None:
+        inside = results.mask_of(method, item, truth.shape)
+        if map_ is None or inside is None:
             continue
-        inside = foreground(map_, truth.shape[0], truth.shape[1], threshold, scaling)
         emotion = results.rows.get((method, item.key, item.emotion), {}).get("asked_emotion")
         caption = CAPTIONS.get(method, f"Single, asked for {emotion}")
         tiles.append(PictureTile(caption, data_uri(overlay(image, map_, inside)), results.iou(method, item)))

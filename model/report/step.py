@@ -4,6 +4,7 @@ Everything is inlined (pictures as ``data:`` URIs, curves as SVG) and a content 
 page to load anything. Titles, utterances and explanations come from files, and are escaped.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from pydantic import Field
 from model.metrics.columns import COLUMNS, cell
 from model.report.charts import histogram, swatch
 from model.report.curves import read_curves, read_kept
+from model.report.emotions import artwork_grids
 from model.report.findings import (
     confusions,
     forests,
@@ -25,6 +27,9 @@ from model.report.findings import (
     threshold_figures,
 )
 from model.report.items import Results, item_cards
+from model.report.quality import label_quality
+from model.report.sources import drawn_from, git_commit, trained_models, versions
+from model.report.strips import FAILED, failure_strips, quality_strips
 from model.report.templates import artist_and_title, environment
 from model.report.verdict import comparisons, find_lead, is_control, p_text, signed, verdict
 from pipeline.backbones.params import BackbonesParams
@@ -32,6 +37,7 @@ from pipeline.common.digests import read_sealed
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_bytes
+from pipeline.common.fingerprint import sha256_file
 from pipeline.common.lock import writes
 from pipeline.common.params import STRICT, Paths
 from pipeline.reader.statistics import read_statistics
@@ -46,10 +52,14 @@ class ReportParams:
     """Test items pictured."""
     seed: int = 7
     """Draws which items: another seed, other pictures."""
-    side: Annotated[int, Field(ge=32, le=1024)] = 300
+    side: Annotated[int, Field(ge=32, le=1024)] = 360
     """Size of a picture: it has as many pixels as a square of this side."""
     utterances: Annotated[int, Field(ge=1)] = 4
     """Human explanations shown beside each item."""
+    strip: Annotated[int, Field(ge=0)] = 4
+    """Items in each strip: best, median, worst, and every kind of failure."""
+    artworks: Annotated[int, Field(ge=0)] = 2
+    """Artworks of which all eight emotions are pictured."""
 
 
 @writes(lambda paths, *_: [paths.report])
@@ -90,10 +100,18 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
             shown=results.shown,
             notes=notes,
             params=params,
+            all_emotions=EMOTIONS,
             emotions=[name for name in EMOTIONS if name in statistics["emotions"]],
             stats=statistics,
             areas=_area_chart(statistics),
+            quality=label_quality(paths.step("shards"), statistics),
+            strips=quality_strips(results, params.strip, params.side),
+            failures=failure_strips(results, params.strip, params.side) if params.strip else [],
+            grids=artwork_grids(results, params.artworks, min(params.side, 240)),
+            failed_below=FAILED,
+            sources=_sources(paths),
             artists=artist_and_title,
+            figure=itertools.count(1).__next__,
         )
     )
     write_bytes(paths.report / "index.html", page.encode())
@@ -105,6 +123,16 @@ def _read_scores(path: Path) -> dict[str, Any]:
         return read_sealed(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); run the score step") from None
+
+
+def _sources(paths: Paths) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "scores": sha256_file(paths.metrics / "score.json"),
+        "commit": git_commit(Path(__file__).resolve().parents[2]),
+        "models": trained_models(paths.runs),
+        "files": drawn_from(paths),
+    }
 
 
 def _findings(paths: Paths, score: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

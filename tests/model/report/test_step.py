@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
 
 def build(paths: Paths, **params: int) -> str:
-    build_report(paths, ReportParams(**params), BackbonesParams())
+    build_report(paths, ReportParams(**{"strip": 0, "artworks": 0} | params), BackbonesParams())
     return (paths.report / "index.html").read_text(encoding="utf-8")
 
 
