@@ -16,6 +16,8 @@ Place = tuple[str, str]
 
 FAILED = 0.25
 """An IoU below this is a failure, as Pr@25 has it."""
+COARSE = 512
+"""Pixels; with thousands of failures in pictures of megapixels, sorting them at full size takes minutes."""
 FAILURES = {
     "missing": "there is no map, or none that could be used",
     "nothing": "nothing is marked",
@@ -107,7 +109,7 @@ def failure_strips(results: Results, count: int, side: int) -> list[Strip]:
 
 def _kind(results: Results, place: Place) -> str:
     try:
-        truth = load_truth(results.items[place].map_path)
+        truth = _coarse(load_truth(results.items[place].map_path))
         mask = results.mask_of(results.shown, results.items[place], truth.shape)
         if mask is None:
             return "missing"
@@ -120,9 +122,15 @@ def _other_truths(results: Results, place: Place) -> Iterable[np.ndarray]:
     for emotion in results.emotions_of.get(place[0], ()):
         if emotion != place[1]:
             try:
-                yield load_truth(results.items[place[0], emotion].map_path)
+                yield _coarse(load_truth(results.items[place[0], emotion].map_path))
             except BadArray:
                 continue
+
+
+def _coarse(mask: np.ndarray) -> np.ndarray:
+    """Every n-th pixel, so that the longer side has at most some `COARSE`: kinds need no finer ones."""
+    step = max(1, max(mask.shape) // COARSE)
+    return mask[::step, ::step]
 
 
 def _iou(one: np.ndarray, other: np.ndarray) -> float:

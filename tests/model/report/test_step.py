@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from model.maps.overlay import data_uri, fit, lit, unit_map
 from model.report.charts import Line, line_chart, thin, ticks
-from model.report.curves import read_curves
+from model.report.curves import read_curves, read_kept
 from model.report.items import choose
 from model.report.look import look
 from model.report.step import ReportParams, build_report
@@ -138,7 +138,7 @@ def test_titles_are_escaped(world: Paths, tmp_path: Path) -> None:
     (paths.apolo / "apolo.json").write_text(json.dumps(records))
     for path in list((paths.apolo / "apolo_pixel_map").glob(f"{old}_*")):
         path.rename(path.with_name(path.name.replace(old, name)))
-    text = build(paths, items=16)
+    text = build(paths, items=16, strip=4, artworks=8)
     page = Page(text)
     assert_loads_nothing(page, text)
     assert "<img src=x onerror=alert(1)>" in page.text
@@ -329,6 +329,24 @@ def test_curves_are_read_by_variant_and_skip_what_is_no_number(world: Paths) -> 
     assert [line.name for line in curve.lines] == ["single", "multi"]
     assert curve.lines[0].steps == list(range(30))
     assert curve.lines[1].values[0] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("select, epoch", [("last", 4), ("best", 3)])
+def test_the_epoch_that_was_kept_is_marked(tmp_path: Path, select: str, epoch: int) -> None:
+    run = tmp_path / "single"
+    write_json(run / "config.json", {"about": {"training": {"select": select}}})
+    curve = run / "dvclive" / "plots" / "metrics" / "val" / "seg_pr50.tsv"
+    curve.parent.mkdir(parents=True)
+    curve.write_text("step\tseg_pr50\n10\t5\n20\t9\n30\t9\n40\t7\n")  # training keeps the later of equals
+    kept = read_kept(tmp_path)
+    assert {name: (one.epoch, one.of, one.best) for name, one in kept.items()} == {"single": (epoch, 4, 3)}
+    (val,) = read_curves(tmp_path, kept)
+    assert str(val.chart).count('class="mark') == 1
+
+
+def test_a_run_whose_config_does_not_say_has_no_mark(tmp_path: Path) -> None:
+    write_json(tmp_path / "single" / "config.json", {"about": None})
+    assert read_kept(tmp_path) == {}
 
 
 def test_no_runs_no_curves(tmp_path: Path) -> None:
