@@ -178,6 +178,7 @@ KINDS = (
     Kind("data/baselines/*/*", "baselines", ("score",), "data/score"),
     Kind("data/score/*.parquet", "score", ("report",), "report"),
     Kind("metrics/score.json", "score", ("report",), "report"),
+    Kind("metrics/statistics.json", "score", ("report",), "report"),
 )
 
 

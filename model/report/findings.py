@@ -1,6 +1,5 @@
 """The scores from several sides: intervals, thresholds, emotions and styles, EA confusion, IoU histograms."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from markupsafe import Markup
 from model.report.charts import Bar, Line, Mark, forest_plot, histogram, line_chart
 from model.report.curves import COLOURS
 from model.report.verdict import find_lead, is_control
-from pipeline.common.digests import check_file
+from pipeline.common.digests import check_file, read_sealed
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 
@@ -46,7 +45,7 @@ class HeatMap:
 def read_result_statistics(path: Path) -> dict[str, Any]:
     """metrics/statistics.json. Raises `UserError`."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_sealed(path)
         return {
             name: found[name]
             for name in ("params", "items", "methods", "pairs", "by_emotion", "by_style", "histograms")

@@ -104,7 +104,7 @@ def _write(paths: Paths, scores: Scores, metrics: Mapping[str, Any], statistics:
     write_json(paths.metrics / "methods.json", by_method(metrics["rows"]))
     write_summary(paths, scores, metrics["rows"])
     write_bytes(paths.metrics / "score.md", score_page.markdown(metrics).encode())
-    write_json(paths.metrics / "statistics.json", statistics)
+    write_json(paths.metrics / "statistics.json", seal(statistics))
     write_bytes(paths.metrics / "statistics.md", page.markdown(statistics).encode())
     write_tables(paths, metrics, statistics)
 

@@ -293,7 +293,7 @@ def write_statistics(paths: Paths, rows: list[dict[str, Any]], apart: float = 3.
             "methods": {method: {"seg": [3, 13], "box": [16, 0]} for method in cells},
         },
     }
-    write_json(paths.metrics / "statistics.json", statistics)
+    write_json(paths.metrics / "statistics.json", seal(statistics))
     sweep = [
         {
             "method": method,
