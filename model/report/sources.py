@@ -1,4 +1,8 @@
-"""Where the page's numbers come from: versions, commit, weights, params, files, and the command."""
+"""Where the page's numbers come from: versions, weights, params and files.
+
+The commit that is checked out is not among them: committing the results would then change them. ``dvc.lock``
+holds the hash of every input, code included.
+"""
 
 import importlib.metadata
 import json
@@ -45,39 +49,6 @@ def versions() -> list[tuple[str, str]]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def git_commit(checkout: Path) -> str:
-    """The commit that is checked out in a folder, or "" where it is not the top of a repository.
-
-    Read off ``.git``; whether files differ from the commit is not looked at. Folders above are not either: an
-    installed copy may lie within somebody else's repository.
-    """
-    git = checkout / ".git"
-    try:
-        if git.is_file():  # of a worktree: "gitdir: PATH"
-            git = (checkout / git.read_text().partition(":")[2].strip()).resolve()
-        return _commit_of(git)
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _commit_of(git: Path) -> str:
-    head = (git / "HEAD").read_text().strip()
-    if not head.startswith("ref:"):
-        return head
-    name = head.partition(":")[2].strip()
-    common = git / "commondir"
-    folders = [git, (git / common.read_text().strip()).resolve()] if common.is_file() else [git]
-    for folder in folders:
-        if (folder / name).is_file():
-            return (folder / name).read_text().strip()
-        packed = folder / "packed-refs"
-        for line in packed.read_text().splitlines() if packed.is_file() else ():
-            commit, _, ref = line.partition(" ")
-            if ref == name:
-                return commit
-    return ""
 
 
 def trained_models(runs: Path) -> list[TrainedModel]:

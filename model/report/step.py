@@ -28,7 +28,7 @@ from model.report.findings import (
 )
 from model.report.items import Results, item_cards
 from model.report.quality import label_quality
-from model.report.sources import drawn_from, git_commit, trained_models, versions
+from model.report.sources import drawn_from, trained_models, versions
 from model.report.strips import FAILED, failure_strips, quality_strips
 from model.report.templates import artist_and_title, environment
 from model.report.verdict import comparisons, find_lead, is_control, p_text, signed, verdict
@@ -129,7 +129,6 @@ def _sources(paths: Paths) -> dict[str, Any]:
     return {
         "versions": versions(),
         "scores": sha256_file(paths.metrics / "score.json"),
-        "commit": git_commit(Path(__file__).resolve().parents[2]),
         "models": trained_models(paths.runs),
         "files": drawn_from(paths),
     }

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.report.quality import row_sentence
-from model.report.sources import git_commit
 from model.report.strips import FAILURES, best_median_worst, kind_of_failure
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
@@ -110,24 +109,3 @@ def test_labels_that_are_not_there_name_the_step(world: Paths, tmp_path: Path) -
     (paths.step("shards") / "labels.parquet").unlink()
     with pytest.raises(UserError, match="run the shards step"):
         build(paths)
-
-
-def test_the_commit_is_read_off_the_repository(tmp_path: Path) -> None:
-    git, commit = tmp_path / "code" / ".git", "0123456789abcdef" * 2 + "01234567"
-    assert git_commit(tmp_path / "code") == ""
-    (git / "refs" / "heads").mkdir(parents=True)
-    (git / "HEAD").write_text("ref: refs/heads/main\n")
-    assert git_commit(tmp_path / "code") == ""  # nothing committed yet
-    (git / "packed-refs").write_text(f"# pack-refs with: peeled\n{commit} refs/heads/main\n")
-    assert git_commit(tmp_path / "code") == commit
-    (git / "refs" / "heads" / "main").write_text("f" * 40 + "\n")
-    assert git_commit(tmp_path / "code") == "f" * 40
-    (git / "worktrees" / "other").mkdir(parents=True)
-    (git / "worktrees" / "other" / "HEAD").write_text("ref: refs/heads/main\n")
-    (git / "worktrees" / "other" / "commondir").write_text("../..\n")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / ".git").write_text(f"gitdir: {git / 'worktrees' / 'other'}\n")
-    assert git_commit(tmp_path / "other") == "f" * 40
-    (git / "HEAD").write_text(commit + "\n")  # detached
-    assert git_commit(tmp_path / "code") == commit
-    assert git_commit(tmp_path / "code" / "inside") == ""
