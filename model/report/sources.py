@@ -77,7 +77,14 @@ def _flat(values: Mapping[str, Any], mark: str) -> str:
 
 
 def drawn_from(paths: Paths) -> list[tuple[str, str]]:
-    """(path as the params write it, what the page draws from it) of the files that are there."""
+    """(path as the params write it, what the page draws from it) of the files that are there.
+
+    Of absolute paths only the folder's own name is shown: the rest is of somebody's disk.
+    """
     folders = {"metrics": paths.metrics, "data": paths.data}
-    found = ((folders[folder] / name, what) for folder, name, what in DRAWN_FROM)
-    return [(path.as_posix(), what) for path, what in found if path.exists()]
+    shown = {name: Path(folder.name) if folder.is_absolute() else folder for name, folder in folders.items()}
+    return [
+        ((shown[folder] / name).as_posix(), what)
+        for folder, name, what in DRAWN_FROM
+        if (folders[folder] / name).exists()
+    ]
