@@ -4,7 +4,6 @@ Minutes long: ``pytest -m slow tests/test_documented_commands.py``. Words in cap
 needs a network, a cluster, a GPU or hours is listed with its reason, and the list holds nothing else.
 """
 
-import json
 import os
 import re
 import shlex
@@ -105,12 +104,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("TABLE.csv", "yours.csv"):
         (folder / name).write_text("\n".join(rows) + "\n", encoding="utf-8")
     shutil.copy(folder / "my_photos/0.jpg", folder / "PAINTING.jpg")
-    items = json.loads((folder / "data/gallery/apolo/apolo.json").read_text(encoding="utf-8"))
     (folder / "DIR_MAPS").mkdir()
-    for item in items if isinstance(items, list) else items.values():
-        np.save(
-            folder / "DIR_MAPS" / f"{item['painting']}_{item['emotion']}.npy", np.eye(8, dtype=np.float32)
-        )
+    for truth in (folder / "data/gallery/apolo/apolo_pixel_map").iterdir():
+        np.save(folder / "DIR_MAPS" / f"{truth.stem}.npy", np.eye(8, dtype=np.float32))
     return folder
 
 

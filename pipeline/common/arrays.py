@@ -130,6 +130,8 @@ def _fields(text: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
     if "O" in descr["descr"]:
         raise NoArray("pickled", "it is pickled, and unpickling runs code from the file")
     try:
+        if descr["descr"].lstrip("<>|=")[:1] == "a":  # bytes, by a name that NumPy only warns about
+            raise TypeError
         dtype = np.dtype(descr["descr"])
     except TypeError:
         raise NoArray("not-npy", f"its header names no type of numbers: {descr['descr']!r}") from None
