@@ -84,7 +84,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole_run.write_params(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     params["train"]["variants"]["multi"] = {"paradigm": "multi", "prefix": "mask"}
-    params["plan"] = {"sample": 2}
+    params["plan"] = {"artworks": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     for name in ("weights", "params"):
         (folder / name).symlink_to(ROOT / name)
@@ -122,7 +122,6 @@ def as_typed(command: str, folder: Path) -> str:
         r"\bPICTURES\b": "my_photos",
         r"\bMODEL\b": "runs/single",
         r"--format FORMAT\b": "--format png",
-        r"fetch NAME\b": "fetch sam",
         r"\bOUT\b": f"out-{abs(hash(command))}",
         r"--style Baroque --split train": "--split train",  # a small gallery has not every style
     }
