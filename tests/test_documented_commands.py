@@ -72,9 +72,8 @@ RUNNABLE = [command for command in shown() if reason(command) is None]
 
 def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     words = shlex.split(command.replace("python cli.py", f"{shlex.quote(sys.executable)} {ROOT / 'cli.py'}"))
-    return subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, check=False, env=dict(os.environ)
-    )
+    online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    return subprocess.run(words, cwd=folder, env=online, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
