@@ -5,14 +5,18 @@ Minutes long, and printed as a table: ``pytest -m slow tests/test_reliability.py
 
 import os
 import random
+import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.imports import ROOT
 from tests.worlds.whole_run import STEPS, StepDriver, contents, differences, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -230,4 +234,32 @@ def test_a_flipped_bit_is_named_or_healed(kind: Kind, driver: StepDriver, calm: 
             wrong.append(f"{rotten}: neither healed nor named: {done['output'][-600:]} {found}")
         rows.append((rotten, "named" if named else "as calm", "healed" if healed else "named"))
     show(kind.files, rows)
+    assert not wrong, "\n\n".join(wrong)
+
+
+MISHAPS = {
+    "a killed worker": "test_map_shards.py::test_a_dead_worker_costs_its_shard_alone",
+    "a worker killed in a foreign cluster": (
+        "test_dask_cluster.py::test_a_cluster_of_others_is_checked_used_and_left_running"
+    ),
+    "a hung worker": "test_dask_cluster.py::test_a_worker_that_falls_silent_costs_its_shard_alone",
+    "a killed and a stopped scheduler": (
+        "test_dask_cluster.py::test_a_scheduler_that_is_lost_is_one_message_and_finished_shards_stay"
+    ),
+}
+
+
+def test_workers_and_schedulers_that_are_killed_or_hang() -> None:
+    """The tests of the Dask workers, which every run of the suite has too, as rows of this table."""
+    rows: list[tuple[object, ...]] = [("what", "passed", "seconds")]
+    wrong = []
+    for what, name in MISHAPS.items():
+        start = time.monotonic()
+        command = [sys.executable, "-m", "pytest", f"tests/pipeline/parallel/{name}", "-o", "addopts="]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        found = re.search(r"(\d+) passed", done.stdout)
+        rows.append((what, found[1] if found else 0, f"{time.monotonic() - start:.0f}"))
+        if done.returncode:
+            wrong.append(f"{what}: {done.stdout[-1500:]}")
+    show("Dask workers and schedulers", rows)
     assert not wrong, "\n\n".join(wrong)
