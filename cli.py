@@ -32,7 +32,7 @@ except ImportError as error:
         raise
     raise SystemExit(
         f"error: {sys.executable} cannot run emosem ({error}); use the Python that it is installed in, after "
-        "`source .venv/bin/activate` for instance, or install it: `make repro`, or `pip install -e .`"
+        "`source .venv/bin/activate` for instance, or install it: `make repro`, or `pip install -e '.[all]'`"
     ) from None
 
 app = typer.Typer(

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from model.label_card.reviewed import reviewed_text
-from model.metrics.bidi import isolated
 from model.metrics.markdown import Markdown, escape, table
+from pipeline.common.bidi import isolated
 from pipeline.releases.gallery_mark import drawn_text
 
 FIELDS = ("support", "aggregate", "negatives", "center", "temperature")

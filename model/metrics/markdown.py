@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model.metrics.bidi import isolated
 from model.metrics.columns import COLUMNS, cell
+from pipeline.common.bidi import isolated
 
 _SPECIAL = re.compile(r"([\\`|*\[\]~$]|(?<![^\W_])_|_(?![^\W_]))")
 """Markup wherever it stands; an underscore between two letters or digits is none."""

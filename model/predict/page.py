@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model.maps.overlay import data_uri, shrunk
-from model.metrics.bidi import isolated
 from model.predict.resume_log import Row
 from pipeline.common.files import write_bytes
+from pipeline.common.page_templates import environment
 from pipeline.releases.wikiart import BadImage, read_image
 
 PAGE = "index.html"
@@ -47,18 +46,12 @@ def write_page(rows: Sequence[Row], out: Path) -> Path:
     The overlays are read from where the rows say, and all words are escaped.
     """
     articles, left_out = _articles(rows)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     pictures = {row["image"] for row in rows}
     bad = {row["image"] for row in rows if "error" in row}
-    page = environment.get_template(TEMPLATE).render(
-        articles=articles, left_out=left_out, pictures=len(pictures), answered=len(pictures - bad)
+    page = (
+        environment(Path(__file__).parent)
+        .get_template(TEMPLATE)
+        .render(articles=articles, left_out=left_out, pictures=len(pictures), answered=len(pictures - bad))
     )
     write_bytes(out / PAGE, page.encode(errors="backslashreplace"))
     return out / PAGE
@@ -101,7 +94,3 @@ def _small(overlay: Path) -> str:
     """An overlay as a small ``data:`` URI; "" where it cannot be read."""
     pixels = cv2.imread(str(overlay), cv2.IMREAD_COLOR)
     return "" if pixels is None else data_uri(shrunk(pixels[..., ::-1], SIDE))
-
-
-def _finalize(value: Any) -> Any:
-    return isolated(value) if isinstance(value, str) else value

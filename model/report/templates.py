@@ -1,28 +1,15 @@
 """What the HTML pages share: how templates are filled, and how titles are written."""
 
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
-from model.metrics.bidi import isolated
+from pipeline.common import page_templates
 
 
 def environment() -> Environment:
-    """Templates beside this module; every value is escaped and isolated, and a misspelt one is an error."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _finalize(value: Any) -> Any:
-    return isolated(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """The templates beside this module."""
+    return page_templates.environment(Path(__file__).parent)
 
 
 def artist_and_title(painting: str) -> tuple[str, str]:

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from pipeline.common.page_templates import environment
 from pipeline.shard_stats.text import (
     Grid,
     distribution_grid,
@@ -28,9 +27,6 @@ def render_page(
         worst: the most suspicious labels, `summary.worst_rows`.
         more: further tables, shown last.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     grids = [
         worst_grid(worst),
         group_grid(found, "emotion"),
@@ -39,4 +35,6 @@ def render_page(
         distribution_grid(found),
         *(more[-1:] if more else ()),
     ]
-    return environment.get_template("page_template.html").render(lines=summary_lines(found), grids=grids)
+    return (
+        environment(HERE).get_template("page_template.html").render(lines=summary_lines(found), grids=grids)
+    )

@@ -51,6 +51,7 @@ def test_who_may_write_is_let_through(hub: Hub, name: str) -> None:
 def test_a_hub_that_says_little_is_no_reason_to_refuse(hub: Hub, account: Any) -> None:
     hub.account = account
     check_push("me/model")
+    assert hub.asked == ["GET /api/whoami-v2"]
 
 
 def test_all_that_is_missing_here_is_said_at_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.metrics.bidi import isolated
 from model.metrics.markdown import escape, table
 from model.report.templates import environment
+from pipeline.common.bidi import isolated
 
 OVERRIDE, POP_OVERRIDE, ISOLATE, POP = "\u202e", "\u202c", "\u2067", "\u2069"
 HOSTILE = st.text(
