@@ -15,7 +15,7 @@ repro: $(VENV)/installed
 	@echo "report: $(CURDIR)/report/index.html"
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 # A new environment each time: one that is there already would keep the versions it has.
 test-newest:

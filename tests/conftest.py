@@ -11,6 +11,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread o
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_ART = ROOT.parent / "shared" / "real_art"
+LONGEST = (
+    "tests/test_dag.py",
+    "tests/pipeline/parallel/test_faults.py",
+    "tests/pipeline/parallel/test_dask_cluster.py",
+    "tests/model/train/test_train.py",
+)
+"""Files that take a minute or more: begun first, so that no process is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all else stays in its order."""
+    rank = {ROOT / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")
