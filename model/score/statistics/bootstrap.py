@@ -24,7 +24,9 @@ from model.score.statistics.cells import ScoreCell, ScoreCells, score_cells
 from pipeline.common.fingerprint import as_json
 
 DRAWN = 1 << 21
-"""Units drawn at a time: some 16 MiB an array."""
+"""Units drawn at a time at most: some 16 MiB an array."""
+BLOCK = 1024
+"""Resamples at a time at most: their sums stay in the processor's cache."""
 HISTOGRAM_BINS = 20
 
 
@@ -40,25 +42,33 @@ def units(table: ScoreCells, unit: str) -> np.ndarray:
 
 
 def resample(table: ScoreCells, params: StatisticsParams) -> np.ndarray:
-    """Every cell's value in every resample, float64 (resamples, cells): the same resamples for all cells."""
+    """Every cell's value in every resample, float64 (cells, resamples): the same resamples for all cells."""
     places = units(table, params.unit)
     count = int(places.max()) + 1
     order = np.argsort(places, kind="stable")
     starts = np.searchsorted(places[order], np.arange(count))
-    sums = np.add.reduceat(np.concatenate([cell.counts for cell in table.cells], axis=1)[order], starts)
-    edges = np.cumsum([0, *(cell.counts.shape[1] for cell in table.cells)])
+    counts = np.concatenate([sums.counts for sums in table.sums], axis=1)
+    by_unit = np.add.reduceat(counts[order], starts)
     rng = np.random.default_rng(params.seed)
-    values = np.empty((params.resamples, len(table.cells)))
-    step = max(1, DRAWN // count)
+    values = np.empty((len(table.cells), params.resamples))
+    step = max(1, min(BLOCK, DRAWN // count))
     for start in range(0, params.resamples, step):
         block = min(step, params.resamples - start)
         drawn = rng.integers(0, count, size=(block, count), dtype=np.int64)
         drawn += count * np.arange(block)[:, None]
         times = np.bincount(drawn.ravel(), minlength=block * count).reshape(block, count)
-        totals = times.astype(np.float64) @ sums
-        for c, cell in enumerate(table.cells):
-            values[start : start + block, c] = cell.value(totals[:, edges[c] : edges[c + 1]])
+        values[:, start : start + block] = _values(table, times.astype(np.float64) @ by_unit)
     return values
+
+
+def _values(table: ScoreCells, totals: np.ndarray) -> np.ndarray:
+    """Every cell's value (cells, R) of summed counts (R, K), those of all `table.sums` side by side."""
+    found, edge = {}, 0
+    for sums in table.sums:
+        width = sums.counts.shape[1]
+        found[sums] = sums.values(totals[:, edge : edge + width])
+        edge += width
+    return np.stack([found[cell.sums][:, cell.place] for cell in table.cells])
 
 
 def interval(values: np.ndarray, level: float) -> tuple[float, float] | None:
@@ -80,17 +90,16 @@ def cell_intervals(
     table: ScoreCells, params: StatisticsParams
 ) -> Iterator[tuple[ScoreCell, dict[str, Any], np.ndarray]]:
     """(cell, its value and interval, its resampled values) of every cell that has a value."""
-    values = resample(table, params)
-    for c, cell in enumerate(table.cells):
+    for cell, values in zip(table.cells, resample(table, params), strict=True):
         value = float(cell.value(cell.counts.sum(axis=0)))
-        found = interval(values[:, c], params.level)
+        found = interval(values, params.level)
         if found is not None and not np.isnan(value):
             if cell.shares is not None and cell.shares.all() == cell.shares.any():
                 found = unanimous(
                     bool(cell.shares[0]), int(units(table, params.unit).max()) + 1, params.level
                 )
             low, high = (round(bound, 4) for bound in found)
-            yield cell, {"value": value, "low": low, "high": high}, values[:, c]
+            yield cell, {"value": value, "low": low, "high": high}, values
 
 
 # ---- tests -----------------------------------------------------------------------------------------

@@ -25,24 +25,44 @@ MEANS = {f"{mode}_iou{suffix}": f"iou_{mode}{suffix}" for suffix in ("", "_val")
 """Mean IoU columns, percent."""
 
 
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Counts summed over items, and the numbers that follow from the sums: of BLEU four at once."""
+
+    counts: np.ndarray
+    """float64 (N, K): the item's part of the sums."""
+    values: Callable[[np.ndarray], np.ndarray]
+    """Sums, float64 (..., K), to values (..., C); NaN where there is nothing to divide by."""
+
+
 @dataclass(frozen=True)
 class ScoreCell:
     """One number of one method, as a function of counts summed over items."""
 
     method: str
     column: str
-    counts: np.ndarray
-    """float64 (N, K): the item's part of the sums."""
-    value: Callable[[np.ndarray], np.ndarray]
-    """Sums, float64 (..., K), to values (...); NaN where there is nothing to divide by."""
+    sums: Sums
+    """Which several cells may share."""
+    place: int = 0
+    """Of this number among their values."""
     shares: np.ndarray | None = None
     """bool (N,) where the value is the plain share of items that are right: what McNemar's test counts."""
 
+    @property
+    def counts(self) -> np.ndarray:
+        """float64 (N, K): the item's part of the sums."""
+        return self.sums.counts
+
+    def value(self, sums: np.ndarray) -> np.ndarray:
+        """Sums, float64 (..., K), to values (...)."""
+        values: np.ndarray = self.sums.values(sums)[..., self.place]
+        return values
+
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    """100 x the first sum over the second."""
+    """100 x the first sum over the second, (..., 1)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        share: np.ndarray = 100.0 * sums[..., 0] / sums[..., 1]
+        share: np.ndarray = 100.0 * sums[..., :1] / sums[..., 1:]
     return share
 
 
@@ -52,25 +72,26 @@ def _mean(method: str, column: str, values: np.ndarray, scale: float = 1.0) -> S
     if not valid.any():
         return None
     counts = np.stack([np.where(valid, values, 0.0).sum(axis=1) * scale, valid.sum(axis=1)], axis=1)
-    return ScoreCell(method, column, counts, _ratio)
+    return ScoreCell(method, column, Sums(counts, _ratio))
 
 
 def _share(method: str, column: str, right: np.ndarray) -> ScoreCell:
     counts = np.stack([right, np.ones(len(right))], axis=1).astype(np.float64)
-    return ScoreCell(method, column, counts, _ratio, right)
+    return ScoreCell(method, column, Sums(counts, _ratio), shares=right)
 
 
 def _corpus(
-    method: str, column: str, parts: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
-) -> ScoreCell:
-    """A corpus score over counts (N, draws, K), its mean over draws."""
+    method: str, columns: Sequence[str], parts: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
+) -> list[ScoreCell]:
+    """Corpus scores (..., C) over counts (N, draws, K), their means over draws."""
     count, draws, width = parts.shape
 
-    def value(sums: np.ndarray) -> np.ndarray:
-        found: np.ndarray = score(sums.reshape(*sums.shape[:-1], draws, width)).mean(axis=-1)
+    def values(sums: np.ndarray) -> np.ndarray:
+        found: np.ndarray = score(sums.reshape(*sums.shape[:-1], draws, width)).mean(axis=-2)
         return found
 
-    return ScoreCell(method, column, parts.reshape(count, draws * width), value)
+    sums = Sums(parts.reshape(count, draws * width), values)
+    return [ScoreCell(method, column, sums, place) for place, column in enumerate(columns)]
 
 
 @dataclass(frozen=True)
@@ -85,12 +106,18 @@ class ScoreCells:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def sums(self) -> list[Sums]:
+        """What the cells follow from, each once."""
+        return list(dict.fromkeys(cell.sums for cell in self.cells))
+
     def part(self, rows: np.ndarray) -> "ScoreCells":
         """The same cells over some of the items, int (n,)."""
+        picked_sums = {sums: dataclasses.replace(sums, counts=sums.counts[rows]) for sums in self.sums}
         cells = [
             dataclasses.replace(
                 cell,
-                counts=cell.counts[rows],
+                sums=picked_sums[cell.sums],
                 shares=None if cell.shares is None else cell.shares[rows],
             )
             for cell in self.cells
@@ -144,13 +171,9 @@ def _text_cells(method: str, draws: Sequence[Draw], emotions: Sequence[str]) -> 
     texts = [draw.scores for draw in draws if draw.scores is not None]
     if len(texts) == len(draws):
         counts = np.stack([text.bleu for text in texts], axis=1)
-        cells += [_corpus(method, f"bleu{n}", counts, _nth_bleu(n)) for n in range(1, BLEU + 1)]
+        cells += _corpus(method, [f"bleu{n}" for n in range(1, BLEU + 1)], counts, bleu)
         cells.append(_mean(method, "rouge_l", np.stack([text.rouge_l for text in texts], axis=1), 0.01))
     matched = [text.meteor for text in texts if text.meteor is not None]
     if len(matched) == len(draws):
-        cells.append(_corpus(method, "meteor", np.stack(matched, axis=1), meteor))
+        cells += _corpus(method, ["meteor"], np.stack(matched, axis=1), lambda sums: meteor(sums)[..., None])
     return [cell for cell in cells if cell is not None]
-
-
-def _nth_bleu(n: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda sums: bleu(sums)[..., n - 1]

@@ -198,7 +198,7 @@ def test_resamples_equal_a_plain_loop_over_the_same_draws(world: Scores, unit: A
     for r in range(0, 100, 9):
         rows = [i for u in drawn[r].tolist() for i in members[u]]
         wanted = [cell.value(cell.counts[rows].sum(axis=0)) for cell in table.cells]
-        assert np.allclose(found[r], wanted, atol=1e-9)
+        assert np.allclose(found[:, r], wanted, atol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_numbers_and_blocks_do_not_matter(
