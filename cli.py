@@ -145,7 +145,7 @@ class GroupedBy(enum.StrEnum):
     style = "style"
 
 
-WITH_TORCH = ("features", "similarity", "train", "predict", "score")
+WITH_TORCH = ("features", "similarity", "train", "predict")
 """Stages that import torch before they begin."""
 Answer = tuple[str, int]
 """Text for stdout, and the exit code."""

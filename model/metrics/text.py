@@ -8,11 +8,12 @@ cut by another tokeniser have another BLEU, which would look like the published 
 """
 
 import contextlib
+import dataclasses
 import re
 import shutil
 import subprocess
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,8 @@ LINE_BREAKS = re.compile("[\n\r\v\f\x85\u2028\u2029]")
 JAVA_TIMEOUT_S = 60
 TOKENIZER_TIMEOUT_S = 1800
 METEOR_TIMEOUT_S = 3600
+Cut = tuple[str, tuple[str, ...]]
+"""(hypothesis, references), tokenised."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def tokenize(sentences: Sequence[str], java: Path | None = None) -> list[str]:
 
 
 class Meteor:
-    """One METEOR process for many corpora: it loads paraphrase tables for seconds before the first answer.
+    """One METEOR process for one batch of pairs: it reads tables for seconds before its first answer.
 
     The program is pycocoevalcap's, in its own talk of lines; that package's class for it leaves a broken pipe
     behind when the program dies, and holds a lock for ever.
@@ -137,7 +140,6 @@ class Meteor:
         self._process = subprocess.Popen(  # noqa: S603 - no shell
             command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        self._known: dict[tuple[str, tuple[str, ...]], list[float]] = {}
 
     def __enter__(self) -> "Meteor":
         return self
@@ -146,41 +148,115 @@ class Meteor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the process, whatever state it is in."""
-        self._process.kill()
+        self.stop()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # words that a dead program did not take
+                with contextlib.suppress(OSError, ValueError):  # words that a dead program did not take
                     pipe.close()
 
-    def counts(self, pairs: Sequence[tuple[str, tuple[str, ...]]]) -> np.ndarray:
-        """Counts of tokenised (hypothesis, references), float64 (N, METEOR_COUNTS).
+    def stop(self) -> None:
+        """Kill the process; `counts` in another thread then raises."""
+        self._process.kill()
 
-        Raises `RuntimeError` when the program dies or stays silent too long.
+    def counts(self, pairs: Sequence[Cut]) -> list[list[float]]:
+        """`METEOR_COUNTS` counts of each tokenised (hypothesis, references). The program then has ended.
+
+        Raises `RuntimeError` when the program dies, stays silent too long, or answers anything else.
         """
-        watchdog = threading.Timer(METEOR_TIMEOUT_S, self._process.kill)
-        watchdog.start()
+        questions = "".join(map(_question, pairs)).encode("utf-8", "replace")
         try:
-            for pair in pairs:
-                if pair not in self._known:
-                    self._known[pair] = meteor_counts(self._ask(*pair))
-        except (OSError, ValueError) as error:  # a broken pipe, or an empty answer
-            self._process.kill()
-            stderr = self._process.stderr.read() if self._process.stderr else b""
-            tail = stderr.decode("utf-8", "replace").strip()[-500:]
+            answers, words = self._process.communicate(questions, timeout=METEOR_TIMEOUT_S)
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            raise RuntimeError(f"METEOR stopped ({error})") from None
+        lines = answers.decode("utf-8", "replace").split("\n")[:-1]
+        try:
+            if len(lines) != len(pairs):
+                raise ValueError(f"{len(lines)} answers to {len(pairs)} questions")
+            return [meteor_counts(line) for line in lines]
+        except ValueError as error:
+            tail = words.decode("utf-8", "replace").strip()[-500:]
             raise RuntimeError(f"METEOR stopped ({error}): {tail or 'without a message'}") from None
-        finally:
-            watchdog.cancel()
-        return np.array([self._known[pair] for pair in pairs])
 
-    def _ask(self, hypothesis: str, references: tuple[str, ...]) -> str:
-        fields = [text.replace("|||", "") for text in (*references, hypothesis)]
-        pipe_in, pipe_out = self._process.stdin, self._process.stdout
-        if pipe_in is None or pipe_out is None:
-            raise ValueError("it has no pipes")
-        pipe_in.write((" ||| ".join(("SCORE", *fields)) + "\n").encode())
-        pipe_in.flush()
-        return pipe_out.readline().decode("utf-8", "replace")
+
+def _question(pair: Cut) -> str:
+    hypothesis, references = pair
+    return " ||| ".join(("SCORE", *(text.replace("|||", "") for text in (*references, hypothesis)))) + "\n"
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the two programs made of some pairs."""
+
+    tokens: dict[str, str]
+    """Sentence -> its tokens, see `tokenize`."""
+    meteor: dict[Cut, list[float]] | str
+    """Tokenised pair -> counts; or why there are none."""
+
+    def cut(self, pair: Pair) -> Cut:
+        """A pair, tokenised."""
+        return self.tokens[pair.hypothesis], tuple(self.tokens[text] for text in pair.references)
+
+
+class TextJudge:
+    """The Java programs, at work on some pairs in a thread while the caller does something else.
+
+    Leaving the context ends them. Nothing is raised before `scores`.
+    """
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        """Begin with the distinct `pairs`; every one that `scores` is asked for later must be among them."""
+        self._pairs = list(dict.fromkeys(pairs))
+        self._meteor: Meteor | None = None
+        self._left = False
+        self._pool = ThreadPoolExecutor(1, "java")
+        self._judged = self._pool.submit(self._judge)
+
+    def __enter__(self) -> "TextJudge":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left = True
+        if self._meteor is not None:
+            self._meteor.stop()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _judge(self) -> _Judged:
+        """METEOR starts before the tokeniser: it needs longest until it can answer."""
+        if not self._pairs:
+            return _Judged({}, {})
+        java = find_java()
+        with Meteor(java) as self._meteor:
+            if self._left:
+                raise RuntimeError("nobody waits for it any more")
+            sentences = {text: None for pair in self._pairs for text in (pair.hypothesis, *pair.references)}
+            judged = _Judged(dict(zip(sentences, tokenize(list(sentences), java), strict=True)), {})
+            cut = list(dict.fromkeys(map(judged.cut, self._pairs)))
+            try:
+                return dataclasses.replace(
+                    judged, meteor=dict(zip(cut, self._meteor.counts(cut), strict=True))
+                )
+            except RuntimeError as error:
+                return dataclasses.replace(judged, meteor=str(error))
+
+    def scores(self, corpora: Mapping[str, Sequence[Pair]]) -> tuple[dict[str, TextScores], list[str]]:
+        """As `score_texts`; waits for the programs. `KeyError` for a pair that they were not given."""
+        if not corpora:
+            return {}, []
+        try:
+            judged = self._judged.result()
+        except (UserError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+            return {}, [f"BLEU, METEOR and ROUGE-L are absent: {error}"]
+        known = judged.meteor
+        problems = [f"METEOR is absent: {known}"] if isinstance(known, str) else []
+        scores = {}
+        for name, pairs in corpora.items():
+            cut = [judged.cut(pair) for pair in pairs]
+            matched = None if isinstance(known, str) else np.array([known[pair] for pair in cut])
+            scores[name] = _scores(cut, matched)
+        return scores, problems
 
 
 def score_texts(corpora: Mapping[str, Sequence[Pair]]) -> tuple[dict[str, TextScores], list[str]]:
@@ -195,38 +271,11 @@ def score_texts(corpora: Mapping[str, Sequence[Pair]]) -> tuple[dict[str, TextSc
             raise ValueError(f"{name} has no explanation to score")
         if bad := sum(not pair.references for pair in pairs):
             raise ValueError(f"{name} has {bad} of {len(pairs)} explanations without a reference")
-    if not corpora:
-        return {}, []
-    try:
-        java = find_java()
-        tokens = _tokens(corpora, java)
-    except (UserError, RuntimeError, OSError, subprocess.SubprocessError) as error:
-        return {}, [f"BLEU, METEOR and ROUGE-L are absent: {error}"]
-    cut = {
-        name: [(tokens[pair.hypothesis], tuple(tokens[text] for text in pair.references)) for pair in pairs]
-        for name, pairs in corpora.items()
-    }
-    problems = []
-    matched: dict[str, np.ndarray] = {}
-    try:
-        with Meteor(java) as program:
-            matched = {name: program.counts(pairs) for name, pairs in cut.items()}
-    except (RuntimeError, OSError) as error:
-        problems.append(f"METEOR is absent: {error}")
-    return {name: _scores(pairs, matched.get(name)) for name, pairs in cut.items()}, problems
+    with TextJudge(pair for pairs in corpora.values() for pair in pairs) as judge:
+        return judge.scores(corpora)
 
 
-def _tokens(corpora: Mapping[str, Sequence[Pair]], java: Path) -> dict[str, str]:
-    sentences = {
-        sentence: None
-        for pairs in corpora.values()
-        for pair in pairs
-        for sentence in (pair.hypothesis, *pair.references)
-    }
-    return dict(zip(sentences, tokenize(list(sentences), java), strict=True))
-
-
-def _scores(pairs: Sequence[tuple[str, tuple[str, ...]]], matched: np.ndarray | None) -> TextScores:
+def _scores(pairs: Sequence[Cut], matched: np.ndarray | None) -> TextScores:
     """Scores of tokenised (hypothesis, references) and METEOR's counts of them."""
     from pycocoevalcap.rouge.rouge import Rouge
 

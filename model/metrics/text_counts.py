@@ -6,6 +6,7 @@ METEOR: version 1.5's statistics of a sentence and its weights for English (Denk
 and Tab. 1).
 """
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -24,16 +25,22 @@ STAGES = np.array([1.0, 0.6, 0.8, 0.6])
 
 def bleu_counts(hypothesis: str, references: Sequence[str]) -> list[int]:
     """`BLEU_COUNTS` counts of one tokenised sentence. Of references equally close, the shorter counts."""
-    ngrams = _ngrams(hypothesis)
-    wanted: Counter[tuple[str, ...]] = Counter()
-    for reference in references:
-        wanted |= _ngrams(reference)
+    ngrams, wanted = _ngrams(hypothesis), _most(tuple(references))
     words = len(hypothesis.split())
     closest = min((abs(len(r.split()) - words), len(r.split())) for r in references)[1]
     right = [0] * BLEU
     for ngram, count in (ngrams & wanted).items():
         right[len(ngram) - 1] += count
     return [words, closest, *(max(0, words - n) for n in range(BLEU)), *right]
+
+
+@functools.lru_cache(1 << 14)
+def _most(references: tuple[str, ...]) -> Counter[tuple[str, ...]]:
+    """N-grams of all references, each as often as in the one that has it most. Not to be changed."""
+    most: Counter[tuple[str, ...]] = Counter()
+    for reference in references:
+        most |= _ngrams(reference)
+    return most
 
 
 def _ngrams(sentence: str) -> Counter[tuple[str, ...]]:

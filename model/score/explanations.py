@@ -1,7 +1,7 @@
 """How good explanations are: EA, BLEU, METEOR, ROUGE-L and CLIPScore of several methods on the same items."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +47,7 @@ class Draw:
     """Per item, the emotion that the classifier reads; None without a classifier."""
     clipscores: np.ndarray
     """float64 (N,); NaN where the picture cannot be read, and without a CLIP."""
-    scores: text.TextScores | None
+    scores: text.TextScores | None = None
     """BLEU, METEOR, ROUGE-L; None where they could not be run."""
 
 
@@ -76,9 +76,23 @@ class MethodExplanations:
         return self.draws[0].clipscores
 
 
+def begin_texts(items: ReferenceItems, draws: Mapping[str, Sequence[Sequence[str]]]) -> text.TextJudge:
+    """Start what BLEU, METEOR and ROUGE-L need, which takes Java long, on all of these draws.
+
+    The arguments are those of `score_explanations`, whose items may then be a part of these.
+    """
+    pairs = (pair for several in draws.values() for draw in several for pair in _pairs(items, draw))
+    return text.TextJudge(pair for pair in pairs if pair.references)
+
+
+def _pairs(items: ReferenceItems, draw: Sequence[str]) -> list[text.Pair]:
+    return [text.Pair(answer, refs) for answer, refs in zip(draw, items.references, strict=True)]
+
+
 def score_explanations(
     items: ReferenceItems,
     draws: Mapping[str, Sequence[Sequence[str]]],
+    texts: text.TextJudge,
     classifier: "EmotionClassifier | None",
     pictures: "PictureJudge | None",
 ) -> tuple[dict[str, MethodExplanations], list[str]]:
@@ -87,30 +101,34 @@ def score_explanations(
     `draws`: method -> draw -> text per item; nucleus sampling makes one draw noisy. With several, a column
     is the mean over draws and `COLUMN_sd` its sample deviation. An empty text is wrong in every metric.
     Pictures that cannot be read are left out of CLIPScore. Without a classifier there is no EA, without
-    pictures no CLIPScore, and where an item has no reference nothing that needs one.
+    pictures no CLIPScore, and where an item has no reference nothing that needs one. `texts` is of
+    `begin_texts`, and waited for last.
     """
     bare = sum(not references for references in items.references)
+    judged: dict[str, list[Draw]] = {}
+    meter = Meter("score: EA and CLIPScore", sum(map(len, draws.values())), unit="draw")
+    for name, several in draws.items():
+        judged[name] = []
+        for draw in several:
+            judged[name].append(_judge(items, draw, classifier, pictures))
+            meter.add()
     corpora = {
-        f"{name} {d}": [text.Pair(answer, refs) for answer, refs in zip(draw, items.references, strict=True)]
+        f"{name} {d}": _pairs(items, draw)
         for name, several in draws.items()
         for d, draw in enumerate(several)
         if not bare
     }
     with waiting("score", f"BLEU, METEOR and ROUGE-L of {len(corpora)} draws of {len(items.keys)} texts"):
-        scores, problems = text.score_texts(corpora)
+        scores, problems = texts.scores(corpora)
     if bare and draws:
         problems.append(
             f"BLEU, METEOR and ROUGE-L are absent: of {len(items.references)} items {bare} have no utterance "
             "to compare with"
         )
     explanations = {}
-    meter = Meter("score: EA and CLIPScore", sum(map(len, draws.values())), unit="draw")
-    for name, several in draws.items():
-        judged = []
-        for d, draw in enumerate(several):
-            judged.append(_judge(items, draw, classifier, pictures, scores.get(f"{name} {d}")))
-            meter.add()
-        explanations[name] = MethodExplanations(judged, over_draws([_row(items, draw) for draw in judged]))
+    for name, found in judged.items():
+        whole = [replace(draw, scores=scores.get(f"{name} {d}")) for d, draw in enumerate(found)]
+        explanations[name] = MethodExplanations(whole, over_draws([_row(items, draw) for draw in whole]))
     return explanations, problems
 
 
@@ -119,15 +137,15 @@ def _judge(
     draw: Sequence[str],
     classifier: "EmotionClassifier | None",
     pictures: "PictureJudge | None",
-    scores: text.TextScores | None,
 ) -> Draw:
+    """A draw by the judges that need no reference."""
     filled = [bool(answer.strip()) for answer in draw]
     read: list[str | None] | None = None
     if classifier is not None:
         labels = classifier.classify(draw)
         read = [ALL_EMOTIONS[i] if any_text else None for i, any_text in zip(labels, filled, strict=True)]
     seen = np.full(len(draw), np.nan) if pictures is None else pictures.score(items.keys, draw)
-    return Draw(draw, read, np.where(np.array(filled) | np.isnan(seen), seen, 0.0), scores)
+    return Draw(draw, read, np.where(np.array(filled) | np.isnan(seen), seen, 0.0))
 
 
 def _row(items: ReferenceItems, draw: Draw) -> dict[str, float]:

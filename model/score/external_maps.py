@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from model.maps.method import Method
-from model.score.explanations import MethodExplanations, ReferenceItems, score_explanations
+from model.score.explanations import (
+    MethodExplanations,
+    ReferenceItems,
+    begin_texts,
+    score_explanations,
+)
 from model.score.external_judges import find_pictures, open_judges
 from model.score.external_masks import MapNotes, kept_items, part_of, score_submitted_maps
 from model.score.external_rows import Submission, explained, find_styles, make_rows
@@ -172,10 +177,12 @@ def _score_texts(
     draws = find_draws(items, methods)
     if not draws:
         return {}, [], []
-    judges = open_judges(paths, params.clip, backbones, pictures)
-    count = len(items) * sum(map(len, draws.values()))
-    print(f"score: {count:,} explanations are judged", file=sys.stderr, flush=True)
-    found, absent = score_explanations(ReferenceItems.of(items), draws, judges.classifier, judges.pictures)
+    references = ReferenceItems.of(items)
+    with begin_texts(references, draws) as java:  # at work while torch is imported
+        judges = open_judges(paths, params.clip, backbones, pictures)
+        count = len(items) * sum(map(len, draws.values()))
+        print(f"score: {count:,} explanations are judged", file=sys.stderr, flush=True)
+        found, absent = score_explanations(references, draws, java, judges.classifier, judges.pictures)
     return found, [*judges.absent, *absent], judges.used
 
 

@@ -1,28 +1,34 @@
-"""What step `score` reads, read once: APOLO's items, every method's predictions, what judges explanations."""
+"""What step `score` reads, read once: APOLO's items, every method's predictions, what judges explanations.
+
+Only the judges need torch, whose import takes seconds: what does not can begin before they are loaded.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from model.alignment.networks import EmotionClassifier
 from model.baselines import clip_vinvl, entire_artwork
 from model.baselines.rows import read_rows
 from model.maps.method import Method, scaled_maps
 from model.maps.predictions import read_predictions
-from model.score.clipscore_images import PictureJudge
 from model.score.items import find_items, read_tables
 from model.score.params import ScoreParams
-from pipeline.backbones.params import BackbonesParams, ClipParams
+from pipeline.backbones.params import BackbonesParams
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.releases.apolo import ApoloItem
 
+if TYPE_CHECKING:
+    from model.alignment.networks import EmotionClassifier
+    from model.score.clipscore_images import PictureJudge
+
 
 @dataclass(frozen=True)
 class ScoreInputs:
-    """Everything that scores are computed from. Maps and labels stay in their files until they are scored."""
+    """What is judged. Maps and labels stay in their files until they are scored."""
 
     items: list[ApoloItem]
     """Of the split that is scored, in the order of apolo.json."""
@@ -34,26 +40,45 @@ class ScoreInputs:
     """In the order of the score table."""
     styles: Mapping[str, str]
     """Art style of each artwork, by key."""
-    classifier: EmotionClassifier
+    pictures: Mapping[str, Path]
+    """Picture file of each artwork, by key."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that judge explanations."""
+
+    classifier: "EmotionClassifier"
     """Reads the emotion in an explanation."""
-    pictures: PictureJudge
+    pictures: "PictureJudge"
     """Scores an explanation against its picture."""
 
 
-def read_inputs(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> ScoreInputs:
+def read_inputs(paths: Paths, params: ScoreParams) -> ScoreInputs:
     """Read what the earlier steps wrote. Raises `UserError` when files are absent or hold no usable item."""
     utterances, artworks = read_tables(paths)
     items, every, notes = find_items(paths.apolo, params.split, utterances, artworks)
-    device = backbones.torch_device()
     return ScoreInputs(
         items=items,
         val=[item for item in every if item.split == "val"],
         notes=notes,
         methods=find_methods(paths, every, params),
         styles=_by_key(artworks, "art_style"),
-        classifier=EmotionClassifier.load(paths.step("alignment"), device),
-        pictures=_open_pictures(paths.wikiart, artworks, params.clip or backbones.clip, device),
+        pictures={key: paths.wikiart / path for key, path in _by_key(artworks, "path").items()},
     )
+
+
+def load_judges(
+    paths: Paths, params: ScoreParams, backbones: BackbonesParams, pictures: Mapping[str, Path]
+) -> Judges:
+    """The emotion classifier, and CLIPScore's CLIP with these pictures. Raises `UserError`."""
+    from model.alignment.networks import EmotionClassifier
+    from model.score.clipscore_images import PictureJudge
+    from pipeline.backbones.clip import load_clip
+
+    device, clip = backbones.torch_device(), params.clip or backbones.clip
+    classifier = EmotionClassifier.load(paths.step("alignment"), device)
+    return Judges(classifier, PictureJudge(load_clip(clip.name, clip.checkpoint, device), pictures))
 
 
 def find_methods(paths: Paths, items: Sequence[ApoloItem], params: ScoreParams) -> list[Method]:
@@ -74,13 +99,6 @@ def find_methods(paths: Paths, items: Sequence[ApoloItem], params: ScoreParams) 
         *(method for method in others if not method.finished),
         *sorted(predicted.values(), key=lambda method: (":" in method.name, method.name)),
     ]
-
-
-def _open_pictures(wikiart: Path, artworks: pa.Table, clip: ClipParams, device: str) -> PictureJudge:
-    from pipeline.backbones.clip import load_clip
-
-    files = {key: wikiart / path for key, path in _by_key(artworks, "path").items()}
-    return PictureJudge(load_clip(clip.name, clip.checkpoint, device), files)
 
 
 def _by_key(artworks: pa.Table, column: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model.maps.method import Method, item_id
+from model.metrics.text import TextJudge
 from model.metrics.thresholds import Sweep
 from model.score.explanations import MethodExplanations, ReferenceItems, score_explanations
 from model.score.params import ScoreParams
@@ -13,7 +14,7 @@ from pipeline.common.errors import UserError
 from pipeline.releases.apolo import ApoloItem
 
 if TYPE_CHECKING:  # it needs torch, and whoever scores maps of elsewhere has none
-    from model.score.inputs import ScoreInputs
+    from model.score.inputs import Judges, ScoreInputs
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,11 @@ class Scores:
         return rows
 
 
-def compute_scores(inputs: "ScoreInputs", params: ScoreParams) -> Scores:
-    """Score every method. Raises `UserError` when no item has a usable label."""
+def compute_scores(inputs: "ScoreInputs", texts: TextJudge, judges: "Judges", params: ScoreParams) -> Scores:
+    """Score every method; `texts` is at work on the explanations of all items.
+
+    Raises `UserError` when no item has a usable label.
+    """
     sweeps = sweep_masks(inputs.val, inputs.methods, params)
     chosen = [None if sweep is None else sweep.best(params.threshold) for sweep in sweeps]
     masks = score_masks(inputs.items, inputs.methods, params, chosen)
@@ -61,7 +65,11 @@ def compute_scores(inputs: "ScoreInputs", params: ScoreParams) -> Scores:
             f"none of the {len(inputs.items)} {params.split} items has a usable label: {masks.labels[0]}"
         )
     explanations, absent = score_explanations(
-        ReferenceItems.of(counted), find_draws(counted, inputs.methods), inputs.classifier, inputs.pictures
+        ReferenceItems.of(counted),
+        find_draws(counted, inputs.methods),
+        texts,
+        judges.classifier,
+        judges.pictures,
     )
     names = [method.name for method in inputs.methods]
     return Scores(inputs.items, names, masks, sweeps, explanations, absent)

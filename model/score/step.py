@@ -7,9 +7,11 @@ or whose label is empty, counts for no method. Masks are scored twice: at the fi
 that the method does best with on APOLO's val items.
 
 The inputs are read once (`read_inputs`), and `compute_scores` holds the results in memory; the tables, pages,
-statistics and the paper's tables are all made of those.
+statistics and the paper's tables are all made of those. Java takes longest, and starts first: it works on the
+explanations while torch is imported and masks are scored.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +19,13 @@ from typing import Any
 
 from model.metrics import text
 from model.score import score_page
-from model.score.inputs import ScoreInputs, read_inputs
+from model.score.explanations import ReferenceItems, begin_texts
+from model.score.inputs import Judges, ScoreInputs, load_judges, read_inputs
 from model.score.items import describe_release, item_name
 from model.score.paper_tables.tables import write_tables
 from model.score.params import ScoreParams
 from model.score.result_tables import item_table, sweep_table, text_table
-from model.score.scores import Scores, compute_scores
+from model.score.scores import Scores, compute_scores, find_draws
 from model.score.statistics import page
 from model.score.statistics.bootstrap import summarise
 from model.score.summary import write_summary
@@ -50,10 +53,14 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
     Returns the content of metrics/score.json; without Java it has no BLEU, METEOR and ROUGE-L, and says so.
     Raises `UserError` when there is nothing to score, or an earlier step's files are absent.
     """
-    with waiting("score", "reading APOLO, predictions and weights"):
-        inputs = read_inputs(paths, params, backbones)
-    scores = compute_scores(inputs, params)
-    metrics = _metrics(paths, inputs, scores, params, backbones)
+    with contextlib.ExitStack() as stack:
+        with waiting("score", "reading APOLO, predictions and weights"):
+            inputs = read_inputs(paths, params)
+            draws = find_draws(inputs.items, inputs.methods)
+            texts = stack.enter_context(begin_texts(ReferenceItems.of(inputs.items), draws))
+            judges = load_judges(paths, params, backbones, inputs.pictures)
+        scores = compute_scores(inputs, texts, judges, params)
+    metrics = _metrics(paths, inputs, judges, scores, params, backbones)
     with waiting("score", f"intervals by {params.statistics.resamples:,} bootstrap resamples"):
         statistics = summarise(scores, inputs.styles, params.statistics)
     _write(paths, scores, metrics, statistics)
@@ -61,7 +68,12 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
 
 
 def _metrics(
-    paths: Paths, inputs: ScoreInputs, scores: Scores, params: ScoreParams, backbones: BackbonesParams
+    paths: Paths,
+    inputs: ScoreInputs,
+    judges: Judges,
+    scores: Scores,
+    params: ScoreParams,
+    backbones: BackbonesParams,
 ) -> dict[str, Any]:
     """The content of metrics/score.json."""
     return {
@@ -73,7 +85,7 @@ def _metrics(
         "rows": scores.rows(),
         "protocol": _protocol(params, params.clip or backbones.clip),
         "text": text.versions(),
-        "alignment": inputs.classifier.training,
+        "alignment": judges.classifier.training,
         "items": {
             "apolo": len(inputs.items),
             "counted": len(scores.counted),

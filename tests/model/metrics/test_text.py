@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from model.metrics import text
-from model.metrics.text import Meteor, Pair, TextScores, find_java, score_texts, tokenize
+from model.metrics.text import Meteor, Pair, TextJudge, TextScores, find_java, score_texts, tokenize
 from model.metrics.text_counts import bleu, bleu_counts, meteor
 from pipeline.common.errors import UserError
 
@@ -210,9 +211,12 @@ def fake_java(path: Path, script: str) -> Path:
 def test_a_dying_meteor_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:
     java = fake_java(tmp_path / "java", "echo 'no memory left' >&2\nexit 1")
     with Meteor(java) as program:
-        for _ in range(2):
-            with pytest.raises(RuntimeError, match=r"METEOR stopped .*(no memory left|without a message)"):
-                program.counts([("a", ("a",))])
+        with pytest.raises(
+            RuntimeError, match=r"METEOR stopped \(0 answers to 1 questions\): no memory left"
+        ):
+            program.counts([("a", ("a",))])
+        with pytest.raises(RuntimeError, match="METEOR stopped"):
+            program.counts([("a", ("a",))])
     assert program._process.poll() is not None
     talkative = fake_java(tmp_path / "other", "read line\necho 1 2 3\nread line")
     with (
@@ -220,6 +224,23 @@ def test_a_dying_meteor_says_so_and_leaves_nothing_behind(tmp_path: Path) -> Non
         pytest.raises(RuntimeError, match=r"23 numbers were expected, not '1 2 3"),
     ):
         program.counts([("a", ("a",))])
+
+
+def test_whoever_does_not_wait_leaves_no_program_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started = tmp_path / "pid"
+    java = fake_java(
+        tmp_path / "java", f"echo $$ > {started}.new; mv {started}.new {started}; exec sleep 600"
+    )
+    monkeypatch.setattr(text, "find_java", lambda: java)
+    monkeypatch.setattr(text, "tokenize", lambda sentences, _: list(sentences))
+    with pytest.raises(KeyError, match="out of the way"), TextJudge([Pair("a", ("b",))]):
+        while not started.exists():
+            time.sleep(0.01)
+        raise KeyError("out of the way")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
 
 
 def test_a_dying_meteor_leaves_the_other_scores(

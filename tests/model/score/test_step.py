@@ -380,20 +380,27 @@ def test_the_table_for_people(metrics: dict[str, Any], world: tuple[Paths, Backb
     assert "tiny (not the paper's)" in page
 
 
+NO_JAVA = "BLEU, METEOR and ROUGE-L are absent: no Java found"
+
+
+def no_java() -> Path:
+    raise UserError("no Java found")
+
+
 def test_a_second_run_writes_the_same_bytes_and_goes_without_what_cannot_run(
     metrics: dict[str, Any], world: tuple[Paths, BackbonesParams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, backbones = world
     before = (paths.step("score") / "items.parquet").read_bytes()
-    monkeypatch.setattr(text, "score_texts", lambda _: ({}, ["METEOR is slow"]))
+    monkeypatch.setattr(text, "find_java", no_java)
     again = score_methods(paths, ScoreParams(), backbones)
-    assert again["problems"] == ["METEOR is slow", *metrics["problems"]]
+    assert again["problems"] == [NO_JAVA, *metrics["problems"]]
     absent = {f"bleu{n}" for n in range(1, 5)} | {"meteor", "rouge_l"}
     wanted = {
         column: value for column, value in row(metrics, "emosem-single").items() if column not in absent
     }
     assert row(again, "emosem-single") == wanted
-    assert "- METEOR is slow" in (paths.metrics / "score.md").read_text()
+    assert f"- {NO_JAVA}" in (paths.metrics / "score.md").read_text()
     assert (paths.step("score") / "items.parquet").read_bytes() == before
 
 
