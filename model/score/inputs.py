@@ -17,6 +17,7 @@ from model.maps.predictions import read_predictions
 from model.score.items import find_items, read_tables
 from model.score.params import ScoreParams
 from pipeline.backbones.params import BackbonesParams
+from pipeline.backbones.weight_hashes import verify_weights
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.releases.apolo import ApoloItem
@@ -66,6 +67,14 @@ def read_inputs(paths: Paths, params: ScoreParams) -> ScoreInputs:
         styles=_by_key(artworks, "art_style"),
         pictures={key: paths.wikiart / path for key, path in _by_key(artworks, "path").items()},
     )
+
+
+def check_judges(paths: Paths, params: ScoreParams, backbones: BackbonesParams) -> None:
+    """Raise the `UserError` of `load_judges` where a judge is absent, before torch is imported."""
+    classifier = paths.step("alignment") / "model.safetensors"
+    if not classifier.is_file():
+        raise UserError(f"{classifier} does not exist; run the alignment step")
+    verify_weights((params.clip or backbones.clip).checkpoint)
 
 
 def load_judges(

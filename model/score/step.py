@@ -20,7 +20,7 @@ from typing import Any
 from model.metrics import text
 from model.score import score_page
 from model.score.explanations import ReferenceItems, begin_texts
-from model.score.inputs import Judges, ScoreInputs, load_judges, read_inputs
+from model.score.inputs import Judges, ScoreInputs, check_judges, load_judges, read_inputs
 from model.score.items import describe_release, item_name
 from model.score.paper_tables.tables import write_tables
 from model.score.params import ScoreParams
@@ -56,6 +56,7 @@ def score_methods(paths: Paths, params: ScoreParams, backbones: BackbonesParams)
     with contextlib.ExitStack() as stack:
         with waiting("score", "reading APOLO, predictions and weights"):
             inputs = read_inputs(paths, params)
+            check_judges(paths, params, backbones)
             draws = find_draws(inputs.items, inputs.methods)
             texts = stack.enter_context(begin_texts(ReferenceItems.of(inputs.items), draws))
             judges = load_judges(paths, params, backbones, inputs.pictures)

@@ -21,6 +21,7 @@ from model.maps.predictions import read_predictions
 from model.metrics import text
 from model.metrics.columns import COLUMNS
 from model.score.explanations import over_draws
+from model.score.inputs import check_judges, load_judges
 from model.score.items import describe_release, read_items
 from model.score.params import ScoreParams
 from model.score.result_tables import ITEM_SCORES, SWEEP, TEXTS
@@ -402,6 +403,22 @@ def test_a_second_run_writes_the_same_bytes_and_goes_without_what_cannot_run(
     assert row(again, "emosem-single") == wanted
     assert f"- {NO_JAVA}" in (paths.metrics / "score.md").read_text()
     assert (paths.step("score") / "items.parquet").read_bytes() == before
+
+
+def test_judges_that_are_absent_are_named_as_their_loaders_do(
+    world: tuple[Paths, BackbonesParams], tmp_path: Path
+) -> None:
+    paths, backbones = world
+    check_judges(paths, ScoreParams(), backbones)
+    nowhere = dataclasses.replace(paths, data=tmp_path)
+    blind = ScoreParams(clip=ClipParams("ViT-B-32", tmp_path / "ViT-B-32.pt"))
+    for where, params, message in (
+        (nowhere, ScoreParams(), "alignment/model.safetensors does not exist; run the alignment step"),
+        (paths, blind, "ViT-B-32.pt do not exist"),
+    ):
+        for step in (check_judges, lambda *given: load_judges(*given, {})):
+            with pytest.raises(UserError, match=message):
+                step(where, params, backbones)
 
 
 def test_user_mistakes_end_in_one_message(tmp_path: Path) -> None:
