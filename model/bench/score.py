@@ -5,7 +5,6 @@ and measure it. Reading files is not in it.
 """
 
 import itertools
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from model.metrics.thresholds import grid, sweep_ious
 from model.score.params import ScoreParams
 from pipeline.common.params import ParamsFile, load_params
 from pipeline.common.progress import waiting
+from pipeline.common.threads import cores
 
 TEST_ITEMS = 5441
 VAL_ITEMS = 1340
@@ -48,7 +48,7 @@ def run(params_file: ParamsFile) -> dict[str, Any]:
     with waiting("bench score", f"{VAL_ITEMS:,} maps at every threshold"):
         swept = _swept(kinds["side_256"], labels, params, VAL_ITEMS)
     return {
-        "workers": os.cpu_count(),
+        "workers": cores(),
         "megapixels_per_label": round(sum(label.size for label in labels) / len(labels) / 1e6, 2),
         "score": scored,
         "sweep": swept,

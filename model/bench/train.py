@@ -34,6 +34,7 @@ from pipeline.backbones.params import BackbonesParams
 from pipeline.common.machine import device_name
 from pipeline.common.params import ParamsFile, Paths, load_params
 from pipeline.common.progress import waiting
+from pipeline.common.threads import cores
 from pipeline.reader.index import Index
 
 STEPS = 10
@@ -124,7 +125,7 @@ def bench_true_size(params: TrainParams, backbones: BackbonesParams) -> dict[str
 def _loader(samples: Samples, params: TrainParams) -> list[dict[str, float]]:
     """Reading from disk and from memory; when asked, by the workers of the params, by one for every core."""
     numbers = list(itertools.islice(itertools.cycle(_micro_batches(samples, params)), LOADED))
-    counts = sorted({0, params.workers, min(os.cpu_count() or 1, 16)})
+    counts = sorted({0, params.workers, min(cores(), 16)})
     places = (True, False) if hasattr(os, "posix_fadvise") else (False,)
     return [bench_loader(samples, numbers, workers, disk) for disk in places for workers in counts]
 

@@ -14,7 +14,6 @@ differs where the resized map lacks the extremes: for maps smaller than the labe
 """
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import cv2
 import numpy as np
 
 from pipeline.common.protocol import THRESHOLD
+from pipeline.common.threads import cores
 
 Scaling = Literal["before-resize", "after-resize"]
 Boxes = Literal["components", "single"]
@@ -249,7 +249,7 @@ def score_maps(
 
     ious: list[tuple[float, float]] = []
     jobs = enumerate(_pairs(maps, truths))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # OpenCV and NumPy let go of the GIL
+    with ThreadPoolExecutor(workers or cores()) as pool:  # OpenCV and NumPy let go of the GIL
         while batch := list(itertools.islice(jobs, BATCH)):
             ious.extend(pool.map(item, batch))
     table = np.asarray(ious, dtype=np.float64).reshape(-1, 2)

@@ -8,7 +8,6 @@ decode ahead and write behind while the device works.
 import contextlib
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +38,7 @@ from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.lock import only_writer
 from pipeline.common.progress import Meter, waiting
 from pipeline.common.read_ahead import read_ahead
+from pipeline.common.threads import cores
 from pipeline.features.encoders import Encoders
 from pipeline.features.params import FeaturesParams
 from pipeline.releases.wikiart import BadImage, read_image
@@ -180,7 +180,7 @@ def _rows(job: _Job, wanted: Sequence[str], log: ResumeLog, bad: Mapping[Path, s
 def _finished(predictor: Predictor, jobs: Sequence[_Job], out: Path, side: int) -> Iterator[Finished]:
     """Jobs in their order, each when its files are written."""
     params = predictor.params
-    threads = min(THREADS, os.cpu_count() or 1)
+    threads = min(THREADS, cores())
 
     def read(job: _Job) -> tuple[_Job, Picture | BadImage]:
         try:

@@ -8,7 +8,6 @@ quickly.
 
 import functools
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 
 from pipeline.common.emotions import EMOTIONS, prompt
 from pipeline.common.geometry import frame_size
+from pipeline.common.threads import cores
 from pipeline.gallery.scenes.scene import scene
 from pipeline.gallery.words import grammar
 from pipeline.gallery.world import KINDS, SCENERY, Look, Motif, Scene
@@ -85,7 +85,7 @@ def load_scenes(seed: int, count: int, workers: int, small: Callable[[Scene, int
     if seed < FIRST_SEED:
         raise ValueError(f"seed {seed} is a gallery's; pretraining uses seeds from {FIRST_SEED}")
     draw = functools.partial(_draw, seed=seed, small=small)
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cores()
     if workers == 1:
         return [draw(index) for index in range(count)]
     context = multiprocessing.get_context("spawn")  # the parent may already hold a GPU

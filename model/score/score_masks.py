@@ -4,7 +4,6 @@ An item without a usable label, or whose label is empty, counts for no method. A
 prediction is IoU 0.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from model.metrics.segmentation import MapScores, Truth
 from model.metrics.thresholds import Sweep, grid, sweep_ious
 from model.score.params import ScoreParams
 from pipeline.common.progress import Meter
+from pipeline.common.threads import cores
 from pipeline.releases.apolo import ApoloItem
 from pipeline.releases.apolo_arrays import BadArray, load_truth
 
@@ -62,7 +62,7 @@ class MapTable:
 def in_threads(function: Callable[[ApoloItem], T], items: Sequence[ApoloItem], task: str) -> list[T]:
     """`function` of every item, in order; NumPy and OpenCV let go of the GIL. `task`: named with progress."""
     meter, results = Meter(task, len(items), unit="item"), []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for result in pool.map(function, items):
             results.append(result)
             meter.add()

@@ -14,7 +14,6 @@ The artworks and their order are those of `masks`; one whose picture cannot be r
 import functools
 import itertools
 import json
-import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from pipeline.common.read_ahead import read_ahead
 from pipeline.common.schema import shard_stem
 from pipeline.common.tables import file_size, open_artworks, read_artworks, rows_by_shard
 from pipeline.common.tars import npy_bytes, write_tar
+from pipeline.common.threads import cores
 from pipeline.features.encoders import Encoders, Prepared, load_encoders
 from pipeline.features.params import FeaturesParams
 from pipeline.features.size_estimate import announce_size, bytes_per_artwork
@@ -144,7 +144,7 @@ def _readable(
 ) -> Iterator[tuple[dict[str, Any], Prepared]]:
     """Prepared pictures in the order of the rows; what cannot be read goes to `rejects`."""
     depth = max(decode_ahead.AHEAD, 2 * encoders.params.batch)
-    threads = min(DECODERS, os.cpu_count() or 1)
+    threads = min(DECODERS, cores())
     for row, picture in decode_ahead.prepared(wikiart, rows, encoders.prepare, threads, depth):
         if isinstance(picture, BadImage):
             rejects.append((row["key"], picture.reason))

@@ -15,7 +15,6 @@ import csv
 import io
 import json
 import multiprocessing
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -36,6 +35,7 @@ from pipeline.common.fingerprint import as_json
 from pipeline.common.lock import lock_file, writes
 from pipeline.common.progress import Meter
 from pipeline.common.tars import npy_bytes
+from pipeline.common.threads import cores
 from pipeline.gallery.scenes.scene import scene
 from pipeline.gallery.words import grammar
 from pipeline.gallery.world import GalleryParams, Scene
@@ -135,9 +135,7 @@ def _splits(params: GalleryParams) -> list[str]:
 
 def _mapped(draw: Any, count: int) -> Iterator[_Drawn]:
     """`draw` over 0..count-1 in order, on every core this process may use."""
-    workers = min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, count
-    )
+    workers = min(cores(), count)
     meter = Meter("gallery", count, unit="artwork")
     if workers == 1 or count < _TOO_FEW_FOR_PROCESSES:
         yield from _counted(map(draw, range(count)), meter)

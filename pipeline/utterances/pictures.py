@@ -1,6 +1,5 @@
 """The csv's pictures: which file each name means, and whether it can be used."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.common.progress import Meter
+from pipeline.common.threads import cores
 from pipeline.releases.artemis import Reject
 from pipeline.releases.picture_folder import PictureFolder
 from pipeline.releases.wikiart import BadImage, probe_picture, verify_picture
@@ -35,7 +35,7 @@ def check_pictures(works: Sequence[Artwork], wikiart: Path, params: "UtterancesP
 
 def _on_threads(works: Sequence[Artwork], do: Callable[[Artwork], None], meter: Meter | None = None) -> None:
     """Threads, because disks answer and Pillow decodes outside Python's lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         for start in range(0, len(works), AT_ONCE):
             part = works[start : start + AT_ONCE]
             list(threads.map(do, part))
