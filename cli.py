@@ -104,6 +104,7 @@ class BenchWhat(enum.StrEnum):
     drift = "drift"
     score = "score"
     model = "model"
+    busy = "busy"
 
 
 class MaskFormat(enum.StrEnum):

@@ -89,7 +89,7 @@ def before_bench(params: Params, what: str, true_size: bool) -> None:
     """What is measured on: shards, or the csv; random weights need neither. Raises `UserError`."""
     if what == "train" and not true_size:
         before_train(params)
-    elif what in ("factory", "drift"):
+    elif what in ("factory", "drift", "busy"):
         before_plan(params)
 
 

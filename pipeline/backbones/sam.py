@@ -160,8 +160,24 @@ class FusedAttention(nn.Module):
         return projected
 
 
+class PointwiseConv(nn.Module):
+    """A 1 x 1 convolution without bias as one product of matrices.
+
+    On a CPU the convolution's own kernel splits its sum over the channels between the threads, so that their
+    number decides the last bits: it was the encoder's only operation that did.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = conv.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) to (B, C', h, w)."""
+        return torch.matmul(self.weight.flatten(1), x.flatten(2)).unflatten(2, x.shape[2:])
+
+
 class SamEncoder:
-    """A frozen SAM image encoder on a device."""
+    """A frozen SAM image encoder on a device. On a CPU its grids do not depend on the number of threads."""
 
     def __init__(
         self,
@@ -188,6 +204,8 @@ class SamEncoder:
         for block in self.encoder.blocks:
             if isinstance(block.attn, Attention):
                 block.attn = FusedAttention(block.attn)
+        if self.device.type == "cpu":
+            self.encoder.neck[0] = PointwiseConv(self.encoder.neck[0])
         self.mean = sam.pixel_mean.to(self.device)
         self.std = sam.pixel_std.to(self.device)
         self.img_size: int = sam.image_encoder.img_size

@@ -147,7 +147,10 @@ def users_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if _set_here.get(name) != value}
 
 
-def for_workers(workers: int) -> dict[str, str]:
-    """Variables for one of so many worker processes of this machine, which divide its cores between them."""
-    users = users_environment()
+def for_workers(workers: int, users: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables for one of so many worker processes of this machine, which divide its cores between them.
+
+    `users`: the environment as the user gave it, where it is another than this process's.
+    """
+    users = users_environment() if users is None else users
     return settings(users, workers) | {CORES: str(max(1, cores(users) // workers))}

@@ -155,17 +155,20 @@ def measure(
     return timings, paths
 
 
-def time_steps(settings: Settings, works: Sequence[Sequence[Annotation]], folder: Path) -> dict[str, Timing]:
-    """Run all steps on these artworks, in an empty folder.
+def time_steps(
+    settings: Settings, works: Sequence[Sequence[Annotation]], folder: Path, steps: Sequence[str] = STEPS
+) -> dict[str, Timing]:
+    """Run steps on these artworks, in an empty folder.
 
     Args:
         settings: as in the params file; data goes to `folder` instead, in one shard, in this process.
         works: rows of the csv by artwork, see `by_artwork`.
         folder: holds the results afterwards, as `Paths.data` would.
+        steps: which of `STEPS`, in that order, with those that they need.
     """
     run = _SampleRun(settings, works, folder)
     timings: dict[str, Timing] = {}
-    for step in STEPS:
+    for step in steps:
         if step == "shards" and timings["features"].problem:
             timings[step] = Timing(len(works), 0.0, 0.0, 0, problem=NEEDS_FEATURES)
         else:

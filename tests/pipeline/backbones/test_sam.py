@@ -10,6 +10,7 @@ from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.modeling import Sam
 
 from pipeline.backbones.sam import FusedAttention, SamEncoder, build_sam, load_sam, load_sam_model
+from tests.imports import ROOT
 from tests.worlds.backbones import SAM
 
 RNG = np.random.default_rng(4)
@@ -141,3 +142,24 @@ def test_vit_b_at_true_size_from_an_official_file(tmp_path: Path) -> None:
     grid = load_sam("vit_b", file, "cpu").encode([image])
     assert grid.shape == (1, 256, 64, 64)
     assert relative(grid, predictor.get_image_embedding()) < 1e-5
+
+
+def test_the_number_of_threads_changes_no_bit_of_the_features(tmp_path: Path) -> None:
+    """Of the built-in weights, whose grid a convolution of 1 x 1 used to round by the threads."""
+    from pipeline.backbones.clip import load_clip
+
+    images = [painting(300, 200), painting(90, 250)]
+    sam = load_sam("tiny", ROOT / "weights/tiny/sam.safetensors", "cpu")
+    clip = load_clip("tiny", ROOT / "weights/tiny/clip.safetensors", "cpu")
+    squashed = [np.array(Image.fromarray(image).resize((clip.size, clip.size))) for image in images]
+    before = torch.get_num_threads()
+    grids, tokens = [], []
+    try:
+        for threads in (1, 2, 3, 4, 7):
+            torch.set_num_threads(threads)
+            grids.append(sam.encode(images))
+            tokens.append(clip.patch_tokens(squashed, "clip"))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(grid, grids[0]) for grid in grids)
+    assert all(torch.equal(token, tokens[0]) for token in tokens)

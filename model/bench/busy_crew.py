@@ -1,0 +1,132 @@
+"""The processes that `bench busy` measures, and the busy loops beside them."""
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.bench.busy_probe import Stint
+from pipeline.common.errors import RunFailed
+
+LOOP = """import os, sys, time
+print(flush=True)
+parent = os.getppid()
+while time.monotonic() < float(sys.argv[1]) and os.getppid() == parent:
+    for _ in range(100_000): pass
+"""
+
+
+LAST_WORDS = 10.0
+"""Seconds that a process has to say why it ends."""
+
+
+class Probe:
+    """A process that serves turns, see `busy_probe`.
+
+    Args:
+        command: starts it.
+        environment: of it.
+        log: file for what it prints; read for the message when it fails.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as errors:
+            self.process: Any = subprocess.Popen(  # noqa: S603 - our own code
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.about: dict[str, Any] = {}
+
+    def __enter__(self) -> "Probe":
+        self.about = self.answer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def ask(self, step: str, until: float) -> None:
+        """Let it make artworks by a step until then."""
+        with contextlib.suppress(BrokenPipeError):  # its answer says why
+            self.process.stdin.write(json.dumps({"step": step, "until": until}) + "\n")
+            self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """What it says next. Raises `RunFailed` when it has ended."""
+        line = self.process.stdout.readline()
+        if not line:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its last words come last
+                self.process.wait(LAST_WORDS)
+            last = self.log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise RunFailed(
+                f"bench busy: a process that was to be measured ended: {last or 'without a word'}"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """All processes of one setting: copies of the step, each of some workers."""
+
+    copies: Sequence[Sequence[Probe]]
+
+    @property
+    def threads(self) -> int:
+        """That compute in one copy."""
+        return sum(probe.about["threads"] for probe in self.copies[0])
+
+    def rate(self, step: str, seconds: float, copies: int = 1, loops: int = 0) -> float:
+        """Artworks a second of so many copies together, while as many busy loops run beside them."""
+        probes = [probe for copy in self.copies[:copies] for probe in copy]
+        with busy_loops(loops, seconds):
+            end = time.monotonic() + seconds
+            for probe in probes:
+                probe.ask(step, end)
+            stints = [Stint(**probe.answer()) for probe in probes]
+        begin = max(stint.start for stint in stints)  # all are at work
+        if begin >= end:
+            raise RunFailed(
+                f"bench busy: a process was not scheduled for {seconds:g} s; nothing can be measured"
+            )
+        return sum(made(stint, begin, end) for stint in stints) / (end - begin)
+
+
+def made(stint: Stint, begin: float, end: float) -> float:
+    """Artworks made between two times; one that was begun or ended outside counts by the part inside.
+
+    Artworks that are ready at once, as those of a batch, were made since the one before them.
+    """
+    times = {stint.start: 0.0} | {ready: number + 1.0 for number, ready in enumerate(stint.ready)}
+    before, after = np.interp([begin, end], list(times), list(times.values()))
+    return float(after - before)
+
+
+@contextlib.contextmanager
+def busy_loops(number: int, seconds: float) -> Iterator[None]:
+    """So many processes that do nothing but compute; started, and ended with the block, or soon after.
+
+    They end by themselves when this process dies.
+    """
+    with contextlib.ExitStack() as stack:
+        loops: list[Any] = []
+        for _ in range(number):
+            command = [sys.executable, "-S", "-c", LOOP, str(time.monotonic() + 60 + 20 * seconds)]
+            loop = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))  # noqa: S603 - our own code
+            stack.callback(loop.kill)
+            loops.append(loop)
+        for loop in loops:
+            loop.stdout.readline()
+        yield
