@@ -19,6 +19,13 @@ def device_name(device: str) -> str:
     return f"{_processor()}, {torch.get_num_threads()} thread(s)"
 
 
+def cpu_threads(device: str) -> int | None:
+    """Threads that compute there, whose number decides how sums are rounded; None on a GPU."""
+    import torch
+
+    return torch.get_num_threads() if device == "cpu" else None
+
+
 def torch_device(device: str, key: str) -> str:
     """The torch device to run on, "auto" resolved to the GPU where there is one.
 

@@ -90,6 +90,7 @@ class ShardFolder:
                 "kept": result.kept,
                 "rejects": [{"key": key, "reason": reason} for key, reason in result.rejects],
                 "counts": result.counts,
+                **({} if result.threads is None else {"threads": result.threads}),
             },
         )
         self.log_file(shard).unlink(missing_ok=True)

@@ -15,6 +15,8 @@ class ShardResult:
     rejects: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     """Whatever else the step counts, e.g. truncated texts; summed over shards into the step's metrics."""
+    threads: int | None = None
+    """Threads that computed it, where another number gives other last digits; noted in the sidecar."""
     files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """Name -> ``bytes`` and ``sha256`` of its files; noted by the shard loop, not by steps."""
 

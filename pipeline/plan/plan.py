@@ -19,6 +19,7 @@ from pipeline.common.params import STRICT, ParamsFile, Paths, load_params
 from pipeline.common.progress import duration, waiting
 from pipeline.features.size_estimate import bytes_per_artwork
 from pipeline.plan.finished import finished
+from pipeline.plan.thread_counts import threads_of, threads_text
 from pipeline.plan.timing import STEPS, Settings, Timing, measure
 from pipeline.plan.workload import Counts, count
 from pipeline.regions.sources.choose import resolve_source
@@ -94,8 +95,8 @@ def make_plan(
         measured: False leaves all rates out, and with them everything slow.
 
     Returns:
-        ``device``, ``data`` (the counts), ``steps`` (fields of `StepPlan`, and ``hours_left``), ``disk`` (per
-        file system what will be written and what is free), ``hours_left``.
+        ``device``, ``threads`` (see `threads_of`), ``data`` (the counts), ``steps`` (fields of `StepPlan`,
+        and ``hours_left``), ``disk`` (per file system what will be written and what is free), ``hours_left``.
 
     Raises:
         UserError: bad params, or no readable csv.
@@ -116,6 +117,7 @@ def make_plan(
     hours = [step.hours * step.left for step in steps if step.hours is not None]
     return {
         "device": device_name(settings.backbones.torch_device()),
+        "threads": threads_of(settings),
         "data": data,
         "steps": [
             dataclasses.asdict(step)
@@ -236,6 +238,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"{data['missing_pictures']:,} without a picture; {data['rows']:,} csv rows, "
         f"{data['rows_rejected']:,} unusable; {data['utterances']:,} utterances of the eight emotions",
         f"one device: {plan['device']}",
+        *threads_text(plan["threads"]),
         "",
         f"{'step':<18}{'items':>20}{'read':>9}{'write':>9}{'measured rate':>18}"
         f"{'time':>11}{'done':>10}{'left':>11}",

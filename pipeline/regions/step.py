@@ -19,6 +19,7 @@ from pipeline.backbones.params import BackbonesParams
 from pipeline.common.code import code_fingerprint
 from pipeline.common.files import write_parquet
 from pipeline.common.fingerprint import fingerprint, sha256_file
+from pipeline.common.machine import cpu_threads
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.schema import REGIONS, shard_stem
@@ -101,8 +102,11 @@ def propose_shard(
     counts = BoxCounts()
     works = read_artworks(paths, shard)
     source = load_source(params.source)
+    threads = None
     if source.detects or params.sam_support:
-        progress.running_on(backbones.torch_device())
+        device = backbones.torch_device()
+        threads = cpu_threads(device)
+        progress.running_on(device)
     answers = source.regions(works, paths, params, backbones)
     if params.sam_support:
         from pipeline.regions import box_masks
@@ -119,7 +123,7 @@ def propose_shard(
         counts += boxes
     path = paths.step("regions") / f"{shard_stem(shard)}.parquet"
     write_parquet(path, pa.Table.from_pylist(rows, schema=REGIONS))
-    return ShardResult(len(rows), rejects, counts.named())
+    return ShardResult(len(rows), rejects, counts.named(), threads)
 
 
 def _show(rejected: Rejected) -> None:
