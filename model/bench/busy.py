@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from model.bench.busy_crew import Crew, Probe
+from model.bench.busy_crew import Crew, Pace, Probe
 from model.bench.rounding import significant
 from pipeline.common import threads
 from pipeline.common.errors import RunFailed, UserError
@@ -147,15 +147,15 @@ def measure(crews: Mapping[str, Crew], step: str, split_steps: Sequence[str], co
     further = [
         (setting, name) for name in split_steps if name != step for setting in ("one_worker", "workers")
     ]
-    rounds: list[dict[tuple[str, str], float]] = []
+    rounds: list[dict[tuple[str, str], Pace]] = []
     for number in range(ROUNDS):
         with waiting("bench busy", f"round {number + 1} of {ROUNDS}"):
-            rates = {}
+            paces = {}
             for setting, what in (*turns, *further)[:: 1 if number % 2 == 0 else -1]:
                 copies, beside = SITUATIONS.get(what, (1, False))
                 asked = what if what in split_steps else step
-                rates[setting, what] = crews[setting].rate(asked, SECONDS, copies, cores if beside else 0)
-            rounds.append(rates)
+                paces[setting, what] = crews[setting].turn(asked, SECONDS, copies, cores if beside else 0)
+            rounds.append(paces)
     return {
         "step": step,
         "rounds": ROUNDS,
@@ -163,14 +163,26 @@ def measure(crews: Mapping[str, Crew], step: str, split_steps: Sequence[str], co
         "busy_loops": cores,
         "threads": {setting: crew.threads for setting, crew in crews.items()},
         "artworks_per_second": {
-            setting: {what: _spread([rates[setting, what] for rates in rounds]) for what in SITUATIONS}
+            setting: {what: _spread([paces[setting, what].rate for paces in rounds]) for what in SITUATIONS}
+            for setting in crews
+        },
+        "cpu_seconds_per_artwork": {
+            setting: {what: _spread([paces[setting, what].cpu for paces in rounds]) for what in SITUATIONS}
             for setting in crews
         },
         "ratios": {setting: _ratios(rounds, setting, crew, cores) for setting, crew in crews.items()},
         "workers_against_threads": {
-            name: _ratio(rounds, ("workers", what), ("one_worker", what))
-            for name, what in ((name, "alone" if name == step else name) for name in split_steps)
+            name: _split(rounds, "alone" if name == step else name) for name in split_steps
         },
+    }
+
+
+def _split(rounds: "Rounds", what: str) -> dict[str, Any]:
+    """Workers that divide the cores, by one worker that has all of them."""
+    cpu = [paces["workers", what].cpu / paces["one_worker", what].cpu for paces in rounds]
+    return {
+        "throughput": _ratio(rounds, ("workers", what), ("one_worker", what)),
+        "cpu_seconds_per_artwork": _spread(cpu),
     }
 
 
@@ -179,8 +191,8 @@ def fair_share(computing: int, loops: int, cores: int) -> float:
     return min(1.0, cores / (computing + loops)) / min(1.0, cores / computing)
 
 
-Rounds = Sequence[Mapping[tuple[str, str], float]]
-"""Of each round: (setting, situation or step) -> artworks a second."""
+Rounds = Sequence[Mapping[tuple[str, str], Pace]]
+"""Of each round: (setting, situation or step) -> what its turn gave."""
 
 
 def _ratios(rounds: Rounds, setting: str, crew: Crew, cores: int) -> dict[str, Any]:
@@ -204,7 +216,7 @@ def _ratio(
     goal: float | None = None,
 ) -> dict[str, Any]:
     """Ratio of two rates within each round; one in which the second made nothing is left out."""
-    found = _spread([factor * rates[over] / rates[under] for rates in rounds if rates[under] > 0])
+    found = _spread([factor * paces[over].rate / paces[under].rate for paces in rounds if paces[under].rate])
     return found if goal is None else found | {"goal": goal, "reached": found["median"] >= goal}
 
 

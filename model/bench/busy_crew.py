@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,8 +18,7 @@ from pipeline.common.errors import RunFailed
 
 LOOP = """import os, sys, time
 print(flush=True)
-parent = os.getppid()
-while time.monotonic() < float(sys.argv[1]) and os.getppid() == parent:
+while time.monotonic() < float(sys.argv[1]) and os.getppid() == int(sys.argv[2]):
     for _ in range(100_000): pass
 """
 
@@ -78,6 +78,16 @@ class Probe:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pace:
+    """Of one turn."""
+
+    rate: float
+    """Artworks a second, of all processes together."""
+    cpu: float
+    """Processor seconds an artwork."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Crew:
     """All processes of one setting: copies of the step, each of some workers."""
 
@@ -88,8 +98,8 @@ class Crew:
         """That compute in one copy."""
         return sum(probe.about["threads"] for probe in self.copies[0])
 
-    def rate(self, step: str, seconds: float, copies: int = 1, loops: int = 0) -> float:
-        """Artworks a second of so many copies together, while as many busy loops run beside them."""
+    def turn(self, step: str, seconds: float, copies: int = 1, loops: int = 0) -> Pace:
+        """Let so many copies work at once, while busy loops run beside them."""
         probes = [probe for copy in self.copies[:copies] for probe in copy]
         with busy_loops(loops, seconds):
             end = time.monotonic() + seconds
@@ -101,7 +111,9 @@ class Crew:
             raise RunFailed(
                 f"bench busy: a process was not scheduled for {seconds:g} s; nothing can be measured"
             )
-        return sum(made(stint, begin, end) for stint in stints) / (end - begin)
+        rate = sum(made(stint, begin, end) for stint in stints) / (end - begin)
+        ready = sum(len(stint.ready) for stint in stints)
+        return Pace(rate, sum(stint.cpu for stint in stints) / ready)
 
 
 def made(stint: Stint, begin: float, end: float) -> float:
@@ -122,8 +134,9 @@ def busy_loops(number: int, seconds: float) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         loops: list[Any] = []
+        last = time.monotonic() + 60 + 20 * seconds
+        command = [sys.executable, "-S", "-c", LOOP, str(last), str(os.getpid())]
         for _ in range(number):
-            command = [sys.executable, "-S", "-c", LOOP, str(time.monotonic() + 60 + 20 * seconds)]
             loop = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))  # noqa: S603 - our own code
             stack.callback(loop.kill)
             loops.append(loop)

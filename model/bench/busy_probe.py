@@ -33,6 +33,10 @@ class Stint:
     """Processor seconds, of all its threads."""
 
 
+LEFTOVER = 0.005
+"""Seconds: what is ready so soon after a turn's start was made before, with the batch that ended the last."""
+
+
 class _OtherStep(Exception):  # noqa: N818 - nothing is wrong
     """Another step is asked for, or none any more."""
 
@@ -49,8 +53,11 @@ class _Turns:
 
     def passed(self, _artworks: int, _device: str) -> None:
         """An artwork is ready; waits here when the turn is over. Raises `_OtherStep`."""
-        self.ready.append(time.monotonic())
-        if self.ready[-1] >= self.until:
+        now = time.monotonic()
+        if now - self.start < LEFTOVER:
+            return
+        self.ready.append(now)
+        if now >= self.until:
             self.say(dataclasses.asdict(Stint(self.start, self.ready, time.process_time() - self.cpu)))
             before = self.step
             if self.next() != before:
@@ -101,7 +108,10 @@ def main(params_file: str, data: str, *names: str) -> None:
 
     def make(name: str, progress: ShardProgress) -> None:
         paths = dataclasses.replace(found.paths, data=Path(data, name))
-        steps[name](0, progress, paths=paths, backbones=found.backbones)
+        whole = name == "similarity"  # its artworks are ready all at once: the shard counts, as one
+        steps[name](0, ShardProgress() if whole else progress, paths=paths, backbones=found.backbones)
+        if whole:
+            progress.add()
 
     makes = {name: functools.partial(make, name) for name in names}
     serve(makes, {"threads": torch.get_num_threads()})

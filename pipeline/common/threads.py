@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
-"""Sleep at barriers after some microseconds at most: OpenMP by the standard's variable, GNU's and Intel's (and
-LLVM's) also by their own. A stack of convolutions on two cores beside a dozen programs, iterations/s: GNU's 1.2
-by itself and 63 so; Intel's 4.2 by itself, 45 by the standard's variable alone, 72 so, 4.1 after 1 ms."""
+"""Sleep at barriers after some microseconds at most: OpenMP by the standard's variable, GNU's and Intel's
+(LLVM's) also by their own. A stack of convolutions on two cores beside a dozen programs, iterations/s: GNU's
+1.2 by itself and 63 so; Intel's 4.2 by itself, 45 by the standard's variable, 72 so, 4.1 after 1 ms."""
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "RAYON_NUM_THREADS")
 """Thread counts of torch (and Arrow), MKL, OpenCV, and tokenizers."""
 BLAS = ("OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from model.bench import busy
-from model.bench.busy_crew import Crew, Probe, busy_loops, made
+from model.bench.busy_crew import Crew, Pace, Probe, busy_loops, made
 from model.bench.busy_probe import Stint
 from pipeline.common import threads
 from pipeline.common.errors import RunFailed
@@ -25,9 +25,10 @@ import sys, time
 from model.bench.busy_probe import serve
 def make(progress, name):
     for _ in range(3):
-        time.sleep(0.002)
+        time.sleep(0.01)
         print("noise of a library", name)
-        progress.add()
+        progress.add(1)
+        progress.add(1)  # a batch of two
     if name == "broken" and progress.artworks and len(sys.argv) > 1:
         raise ValueError("out of paint")
 serve({n: (lambda progress, n=n: make(progress, n)) for n in ("quick", "broken")}, {"threads": 3})
@@ -75,9 +76,10 @@ def test_processes_take_turns_at_steps(probes: list[Probe]) -> None:
         for stint in [Stint(**probe.answer()) for probe in probes]:
             assert stint.start >= begin and stint.ready == sorted(stint.ready)
             assert stint.ready[-1] >= begin + 0.05 > max([begin, *stint.ready[:-1]])
+            assert stint.ready[0] - stint.start > 0.005  # no rest of the batch before
     crew = Crew([[probe] for probe in probes])
     assert crew.threads == 3
-    assert crew.rate("quick", 0.05, copies=2, loops=1) > 0
+    assert crew.turn("quick", 0.1, copies=2, loops=1).rate > 0
     assert "noise of a library" in probes[0].log.read_text()
 
 
@@ -123,8 +125,8 @@ class Scripted:
     def __init__(self, rates: dict[tuple[int, int, str], list[float]], threads: int) -> None:
         self.rates, self.threads = rates, threads
 
-    def rate(self, step: str, _seconds: float, copies: int = 1, loops: int = 0) -> float:
-        return self.rates[copies, loops, step].pop(0)
+    def turn(self, step: str, _seconds: float, copies: int = 1, loops: int = 0) -> Pace:
+        return Pace(self.rates[copies, loops, step].pop(0), cpu=float(self.threads))
 
 
 def test_ratios_are_of_one_round_and_their_median_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,8 +155,8 @@ def test_ratios_are_of_one_round_and_their_median_is_told(monkeypatch: pytest.Mo
     assert found["ratios"]["workers_defaults"]["fair_share"]["median"] == pytest.approx(
         3 / 12 / (2 / 3), abs=0.001
     )
-    assert found["workers_against_threads"]["regions"]["median"] == 0.6
-    assert found["workers_against_threads"]["features"]["median"] == 1.0
+    assert found["workers_against_threads"]["regions"]["throughput"]["median"] == 0.6
+    assert found["workers_against_threads"]["features"]["throughput"]["median"] == 1.0
     assert found["artworks_per_second"]["one_worker"]["alone"]["median"] == 20
 
 
@@ -198,7 +200,7 @@ def test_the_real_step_is_measured_by_our_settings_and_by_the_libraries_own(
     def measure(crews: dict[str, Crew], step: str, *_: object) -> dict[str, Any]:
         for name, crew in crews.items():
             found[name] = crew.copies[0][0].log.read_text()
-            assert crew.threads >= 1 and crew.rate(step, 0.01) > 0
+            assert crew.threads >= 1 and crew.turn(step, 0.01).rate > 0
         return {}
 
     monkeypatch.setattr(busy, "measure", measure)
