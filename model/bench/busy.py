@@ -24,7 +24,7 @@ from typing import Any
 from model.bench.busy_crew import Crew, Pace, Probe
 from model.bench.rounding import significant
 from pipeline.common import threads
-from pipeline.common.errors import RunFailed, UserError
+from pipeline.common.errors import UserError
 from pipeline.common.machine import device_name
 from pipeline.common.params import ParamsFile, read_params
 from pipeline.common.progress import waiting
@@ -68,8 +68,8 @@ def run(params_file: ParamsFile) -> dict[str, Any]:
             folder.
 
     Raises:
-        UserError: no csv or no picture, or bad params.
-        RunFailed: the step cannot be measured, for example for want of weights.
+        UserError: no csv, no picture, or a step that cannot run, for example for want of weights.
+        RunFailed: a process ended while it was measured.
     """
     settings = Settings.load(params_file)
     step = "regions" if settings.regions.source in DETECTORS else "features"
@@ -91,7 +91,7 @@ def _prepare(settings: Settings, folder: Path, step: str) -> list[str]:
     timings = time_steps(settings, works, folder / "one", ("utterances", *SPLIT_STEPS))
     for name in ("utterances", step):
         if timings[name].problem:
-            raise RunFailed(f"bench busy: the {name} step cannot run: {timings[name].problem}")
+            raise UserError(f"bench busy: the {name} step cannot run: {timings[name].problem}")
     for number in range(COPIES * WORKERS):
         for name in SPLIT_STEPS:
             shutil.copytree(folder / "one", folder / str(number) / name)

@@ -23,6 +23,8 @@ while time.monotonic() < float(sys.argv[1]) and os.getppid() == int(sys.argv[2])
 """
 
 
+TRIES = 5
+"""Turns that are begun again, should the machine not let every process begin in time."""
 LAST_WORDS = 10.0
 """Seconds that a process has to say why it ends."""
 
@@ -99,21 +101,22 @@ class Crew:
         return sum(probe.about["threads"] for probe in self.copies[0])
 
     def turn(self, step: str, seconds: float, copies: int = 1, loops: int = 0) -> Pace:
-        """Let so many copies work at once, while busy loops run beside them."""
+        """Let so many copies work at once, while busy loops run beside them. Raises `RunFailed`."""
         probes = [probe for copy in self.copies[:copies] for probe in copy]
-        with busy_loops(loops, seconds):
-            end = time.monotonic() + seconds
-            for probe in probes:
-                probe.ask(step, end)
-            stints = [Stint(**probe.answer()) for probe in probes]
-        begin = max(stint.start for stint in stints)  # all are at work
-        if begin >= end:
-            raise RunFailed(
-                f"bench busy: a process was not scheduled for {seconds:g} s; nothing can be measured"
-            )
-        rate = sum(made(stint, begin, end) for stint in stints) / (end - begin)
-        ready = sum(len(stint.ready) for stint in stints)
-        return Pace(rate, sum(stint.cpu for stint in stints) / ready)
+        for _ in range(TRIES):
+            with busy_loops(loops, seconds):
+                end = time.monotonic() + seconds
+                for probe in probes:
+                    probe.ask(step, end)
+                stints = [Stint(**probe.answer()) for probe in probes]
+            begin = max(stint.start for stint in stints)  # all are at work
+            if begin < end:
+                rate = sum(made(stint, begin, end) for stint in stints) / (end - begin)
+                ready = sum(len(stint.ready) for stint in stints)
+                return Pace(rate, sum(stint.cpu for stint in stints) / ready)
+        raise RunFailed(
+            f"bench busy: {TRIES} times a process was not scheduled for {seconds:g} s; use a calmer machine"
+        )
 
 
 def made(stint: Stint, begin: float, end: float) -> float:

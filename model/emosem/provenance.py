@@ -108,6 +108,8 @@ class Provenance:
     """Of the last epoch, against pseudo-masks."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that trained it."""
+    threads: int | None = None
+    """Of the CPU that trained it: their number decides the last digits. None: a GPU, or not known."""
 
     def without_encoders(self) -> "Provenance":
         """The same of a folder that holds no encoders: they belong to the folder, not to the model."""

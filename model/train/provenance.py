@@ -26,6 +26,7 @@ def describe_run(
     language_model: Path,
     *,
     validation: Mapping[str, float],
+    threads: int | None = None,
 ) -> Provenance:
     """The provenance of a training run's model.
 
@@ -35,6 +36,7 @@ def describe_run(
         training: its params, of `TrainParams`.
         sam_checkpoint, language_model: pretrained parts that it began with.
         validation: the scores of its last epoch.
+        threads: that computed, on a CPU.
     """
     rows = index.rows("train") or index.rows()
     card = json.loads(index.read(rows[0].key, "features/json")) if rows else {}
@@ -47,6 +49,7 @@ def describe_run(
         started_from=pretrained_digests(sam_checkpoint, language_model),
         validation=dict(validation),
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        threads=threads,
     )
 
 

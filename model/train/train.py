@@ -44,6 +44,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import check_writable
 from pipeline.common.fingerprint import fingerprint, sha256_file
 from pipeline.common.lock import writes
+from pipeline.common.machine import cpu_threads
 from pipeline.common.params import Paths
 from pipeline.reader.index import Index
 from pipeline.reader.remote_index import open_index
@@ -130,8 +131,9 @@ def train(
         if params.select == "best":
             checkpoints.load_best()
         model.provenance = describe_run(
-            index, variant, params, sam_checkpoint, language_model, validation=progress.validation
-        )
+            index, variant, params, sam_checkpoint, language_model,
+            validation=progress.validation, threads=cpu_threads(accelerator.device.type),
+        )  # fmt: skip
         model.save_pretrained(run)
     return _metrics(variant, params, progress, samples["train"], model)
 

@@ -17,7 +17,7 @@ from model.bench import busy
 from model.bench.busy_crew import Crew, Pace, Probe, busy_loops, made
 from model.bench.busy_probe import Stint
 from pipeline.common import threads
-from pipeline.common.errors import RunFailed
+from pipeline.common.errors import RunFailed, UserError
 from tests.imports import ROOT
 
 SERVE = """
@@ -182,33 +182,52 @@ def params_file(tiny_gallery: Path, tmp_path: Path) -> Path:
     return file
 
 
-def test_the_real_step_is_measured_by_our_settings_and_by_the_libraries_own(
+def test_the_real_step_is_measured_by_our_settings_whatever_the_shell_says(
     params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenMP itself says how its threads wait, whatever the user's shell says."""
+    """OpenMP itself says how its threads wait."""
     monkeypatch.setattr(busy, "ARTWORKS", 1)
     monkeypatch.setattr(busy, "COPIES", 1)
-    monkeypatch.setattr(busy, "SETTINGS", dict(list(busy.SETTINGS.items())[:2]))
+    monkeypatch.setattr(busy, "SETTINGS", {"one_worker": busy.SETTINGS["one_worker"]})
     for name, value in {
         "OMP_DISPLAY_ENV": "VERBOSE",
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "ACTIVE",
     }.items():
         monkeypatch.setenv(name, value)
-    found: dict[str, str] = {}
+    said: list[str] = []
 
-    def measure(crews: dict[str, Crew], step: str, *_: object) -> dict[str, Any]:
-        for name, crew in crews.items():
-            found[name] = crew.copies[0][0].log.read_text()
-            assert crew.threads >= 1 and crew.turn(step, 0.01).rate > 0
-        return {}
+    def measure(crews: dict[str, Crew], step: str, steps: list[str], cores: int) -> dict[str, Any]:
+        assert (step, steps, cores) == ("regions", list(busy.SPLIT_STEPS), threads.cores())
+        for name in steps:
+            assert crews["one_worker"].turn(name, 0.1).rate > 0
+        said.append(crews["one_worker"].copies[0][0].log.read_text())
+        return {"threads": crews["one_worker"].threads}
 
     monkeypatch.setattr(busy, "measure", measure)
-    assert busy.run(params_file)["cores"] == threads.cores()
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in found["one_worker"]
-    assert "OMP_NUM_THREADS = '1'" not in found["one_worker_defaults"] or threads.cores() == 1
-    assert "GOMP_SPINCOUNT = '1000'" not in found["one_worker_defaults"]
+    assert busy.run(params_file)["threads"] <= threads.cores()
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in said[0]
     assert not (tmp_path / "data").exists()
+
+
+def test_the_libraries_own_settings_are_those_without_us() -> None:
+    libraries = busy.DEFAULTS.removesuffix(busy.OURS)
+    assert libraries != busy.DEFAULTS
+    environment = {name: value for name, value in PLAIN.items() if not name.startswith(("OMP_", "GOMP_"))}
+    environment["OMP_DISPLAY_ENV"] = "VERBOSE"
+    said = []
+    for code in (libraries, libraries + "import model.bench.busy_probe"):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        said.append(done.stderr)
+    assert said[0] == said[1] and "OMP_NUM_THREADS" in said[0]
+    assert "GOMP_SPINCOUNT = '1000'" not in said[0]
+
+
+def test_missing_weights_are_a_users_mistake(params_file: Path) -> None:
+    params_file.write_text(params_file.read_text().replace("vinvl.safetensors", "nowhere.safetensors"))
+    with pytest.raises(UserError, match=r"the regions step cannot run: .*nowhere\.safetensors"):
+        busy.run(params_file)
 
 
 @pytest.mark.slow

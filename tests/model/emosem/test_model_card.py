@@ -367,10 +367,12 @@ def test_a_run_is_described_from_its_shards(tmp_path: Path) -> None:
             sam_checkpoint=sam,
             language_model=language_model,
             validation={"seg_pr25": 1.5},
+            threads=3,
         )
 
     found = account()
     assert found.sam is None and found.clip is None and found.dataset is None  # the tiny world says nothing
+    assert found.threads == 3 and Provenance().threads is None
     assert found.training["epochs"] == 2 and "variants" not in found.training
     assert found.started_from["SAM"] == sha256_file(sam)
     card = {"name": "n", "description": "d", "license": "l", "url": "u", "citeAs": "c", "version": "1"}
