@@ -75,6 +75,8 @@ class Captioner(nn.Module):
         known = {name: value for name, value in gpt2_config.items() if name in GPT2Config().to_dict()}
         config = GPT2Config(**known | {"add_cross_attention": cross_attention})
         config._attn_implementation = "sdpa"
+        if config.activation_function == "gelu_new":  # one kernel of torch's instead of eight; the same formula
+            config.activation_function = "gelu_pytorch_tanh"
         self.cross_attention = cross_attention
         self.gpt2 = GPT2LMHeadModel(config)
         self.eos = int(gpt2_config.get("eos_token_id", 50256))
