@@ -57,36 +57,35 @@ def predict_batch(
     clip = torch.from_numpy(np.stack([f.clip for f in features])).to(device).float()
     emotions = torch.tensor([emotion_index(query.emotion) for query in queries], device=device)
     found = model.segment(sam, rows, emotions)
-    texts = [_explain(model, found, clip[rows], queries, seed=seed, params=params) for seed in params.seeds]
+    texts = _explain(model, found, clip[rows], queries, params)
     frame = Frame(model.config.image_size, side=4 * model.config.grid)
     predictions = []
     probabilities = found.mask_logits.float().sigmoid().cpu().numpy()
     for number, query in enumerate(queries):
         height, width = frame.valid_size(features[query.row].input_height, features[query.row].input_width)
-        words = tuple(drawn[number] for drawn in texts)
-        predictions.append(Prediction(probabilities[number, :height, :width], words))
+        predictions.append(Prediction(probabilities[number, :height, :width], texts[number]))
     return predictions
 
 
 def _explain(
-    model: EmoSEM,
-    found: Segmentation,
-    visual: Tensor,
-    queries: Sequence[BatchQuery],
-    *,
-    seed: int,
-    params: PredictParams,
-) -> list[str]:
-    """One explanation per query, from a seed of its own. Raises `UserError` for a model without tokenizer."""
+    model: EmoSEM, found: Segmentation, visual: Tensor, queries: Sequence[BatchQuery], params: PredictParams
+) -> list[tuple[str, ...]]:
+    """The explanations of each query, one per seed, all drawn together.
+
+    Raises `UserError` for a model without tokenizer.
+    """
     if model.tokenizer is None:
         raise UserError("the model was saved without its tokenizer; it can segment, but not explain")
+    draws = len(params.seeds)
+    of_query = torch.arange(len(queries), device=visual.device).repeat_interleave(draws)
     rows = model.captioner.generate(
-        found.prefix,
-        found.prefix_mask,
-        visual,
-        [int(fingerprint(seed, query.key, query.emotion)[:15], 16) for query in queries],
+        found.prefix[of_query],
+        None if found.prefix_mask is None else found.prefix_mask[of_query],
+        visual[of_query],
+        [int(fingerprint(seed, q.key, q.emotion)[:15], 16) for q in queries for seed in params.seeds],
         max_new_tokens=params.max_new_tokens,
         top_p=params.top_p,
         temperature=params.temperature,
     )
-    return [decode_text(model.tokenizer, row) for row in rows]
+    texts = [decode_text(model.tokenizer, row) for row in rows]
+    return [tuple(texts[start : start + draws]) for start in range(0, len(texts), draws)]
