@@ -11,20 +11,22 @@ export DVC_NO_ANALYTICS := 1
 
 .PHONY: repro test test-newest test-oldest lint lock bench ablations
 
-# Stages that do not need each other run side by side, on one thread each: on two cores that takes two thirds of the
-# time of one after the other on two threads, and the numbers do not depend on how many cores there are.
+# Stages that do not need each other run side by side, on one thread each, the others on two: on two cores that is
+# quicker than one after the other, and results do not depend on how many cores there are. A thread count that is set
+# holds for all. `dvc repro` does the same work, one stage at a time.
+THREADS := $(if $(OMP_NUM_THREADS),,OMP_NUM_THREADS=2)
 repro: export OMP_NUM_THREADS ?= 1
 repro: export PATH := $(CURDIR)/$(BIN):$(PATH)
 repro: $(VENV)/installed
 	$(DVC) repro utterances
-	@$(MAKE) --no-print-directory --jobs=2 only.regions+similarity+masks only.features+alignment
-	$(DVC) repro shards
-	@$(MAKE) --no-print-directory --jobs=3 only.baselines \
-		$$($(DVC) stage list --name-only | sed -n 's/^train@\(.*\)/only.train@\1+predict@\1/p')
-	$(DVC) repro
+	@$(MAKE) --no-print-directory --jobs=2 only.regions only.features+alignment
+	$(THREADS) $(DVC) repro shards
+	@$(MAKE) --no-print-directory --jobs=3 $$($(DVC) stage list --name-only | \
+		sed -n 's/^train@\(.*\)/only.train@\1+predict@\1/p') only.baselines
+	$(THREADS) $(DVC) repro
 	@echo "report: $(CURDIR)/report/index.html"
 
-# only.A+B: stage A, then stage B, and not what they depend on.
+# only.A+B: stage A, then stage B, without what they depend on.
 only.%:
 	$(DVC) repro --single-item $(subst +, ,$*)
 

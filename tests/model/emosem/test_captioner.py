@@ -1,12 +1,14 @@
 """The language model against transformers' plain calls, and sampling against its definition."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.emosem.captioner import Captioner, nucleus_sample
+from model.emosem.captioner import NEAR, Captioner, nucleus_sample
 
 WIDTH, VOCABULARY, EOS = 32, 50, 0
 CONFIG = {
@@ -128,6 +130,31 @@ def test_a_narrow_nucleus_is_greedy_search(captioner: Captioner, world: dict[str
         pad_token_id=EOS,
     ).tolist()
     assert ours == [text[: text.index(EOS) + 1] if EOS in text else text for text in theirs]
+
+
+@torch.no_grad()
+def test_the_activation_is_gpt2s(captioner: Captioner) -> None:
+    x = torch.linspace(-6, 6, 241)
+    expected = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    torch.testing.assert_close(captioner.gpt2.transformer.h[0].mlp.act(x), expected)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0, 6.0])  # nuclei of nearly all tokens, of fewer, of a few
+@pytest.mark.parametrize("step", [0.0, 0.25])  # and many ties
+def test_a_nucleus_in_a_large_vocabulary(scale: float, step: float) -> None:
+    """Against one token after the other, in the order of their ranks."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(40, 4 * NEAR)) * scale
+    if step:
+        logits = np.round(logits / step) * step
+    uniforms = rng.random(40)
+    drawn = nucleus_sample(torch.from_numpy(logits), torch.from_numpy(uniforms), 0.9, 1.0).tolist()
+    for row, uniform, token in zip(logits, uniforms, drawn, strict=True):
+        probs = torch.softmax(torch.from_numpy(row), 0).numpy()
+        ranked = np.lexsort((np.arange(len(row)), -probs))
+        size = int(np.searchsorted(np.cumsum(probs[ranked]), 0.9)) + 1
+        shares = np.cumsum(probs[ranked[:size]])
+        assert token == ranked[np.searchsorted(shares, uniform * shares[-1], side="right")]
 
 
 @settings(deadline=None)
