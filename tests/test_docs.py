@@ -3,9 +3,12 @@
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -69,6 +72,25 @@ def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page, text in TEXT.items():
         assert set(re.findall(r"(?:`|^ *)make ([a-z][\w-]*)", text, re.MULTILINE)) <= targets, page
+
+
+def test_what_make_runs_side_by_side_does_not_need_each_other() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    lines = [re.findall(r"only\.([a-z][\w@+\\-]*)", line) for line in text.splitlines()]
+    several = [[set(re.findall(r"[a-z]+", chain)) for chain in line] for line in lines if len(line) > 1]
+    assert len(several) == 2
+    for chains in several:
+        outs = [set(_names(stages, chain, "outs")) for chain in chains]
+        for chain, made in zip(chains, outs, strict=True):
+            needed = set(_names(stages, chain, "deps")) - made
+            assert not needed & set().union(*outs), chain
+
+
+def _names(stages: dict[str, Any], chain: set[str], key: str) -> Iterator[str]:
+    """Paths in a list of dvc.yaml, whether plain or with options."""
+    for stage in chain:
+        yield from (next(iter(path)) if isinstance(path, dict) else path for path in stages[stage][key])
 
 
 def test_the_lock_pins_every_dependency_within_its_range() -> None:

@@ -19,8 +19,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 LOOK_EVERY = 8
 """Words generated on a GPU between looks at whether every text has ended."""
 NEAR = 128
-"""Most likely tokens among which a nucleus is first looked for on a processor, where sorting a vocabulary took a
-third of a small model's time."""
+"""Most likely tokens among which a nucleus is first looked for on a processor, where sorting a vocabulary
+took a third of a small model's time."""
 CACHE = "cache" if "cache" in inspect.signature(GPT2LMHeadModel.forward).parameters else "past_key_values"
 """transformers' word for the keys and values of the words so far; it changed among the versions allowed."""
 
