@@ -37,21 +37,41 @@ def write_tar(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) ->
     """
 
     def write(file: IO[bytes]) -> None:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for key, members in samples:
-                if not key.replace("-", "").replace("_", "").isalnum() or not key.isascii():
-                    raise ValueError(f"tar key {key!r} must be ASCII letters, digits, '-' and '_'")
-                for ext, data in members.items():
-                    if not MEMBER_NAME.fullmatch(f"{key}.{ext}"):
-                        raise ValueError(
-                            f"tar member extension {ext!r} holds a separator or control character"
-                        )
-                    info = tarfile.TarInfo(f"{key}.{ext}")
-                    info.size = len(data)
-                    info.mode = 0o644
-                    tar.addfile(info, io.BytesIO(data))
+        size = 0
+        for key, members in samples:
+            if not key.replace("-", "").replace("_", "").isalnum() or not key.isascii():
+                raise ValueError(f"tar key {key!r} must be ASCII letters, digits, '-' and '_'")
+            for ext, data in members.items():
+                if not MEMBER_NAME.fullmatch(f"{key}.{ext}"):
+                    raise ValueError(f"tar member extension {ext!r} holds a separator or control character")
+                padding = b"\0" * (-len(data) % BLOCK)
+                for part in (_header(f"{key}.{ext}", len(data)), data, padding):
+                    size += file.write(part)
+        file.write(b"\0" * (END_MARK + -(size + END_MARK) % tarfile.RECORDSIZE))
 
     write_atomic(path, write)
+
+
+_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+"""Of an empty file without a name: mode 0644, no clock, no owner."""
+_NAME, _SIZE, _SUM = slice(0, 100), slice(124, 136), slice(148, 156)
+"""Fields of a header: the name, the size as 11 octal digits, the sum of all bytes as 6."""
+_REST = sum(_HEADER) - sum(_HEADER[_SIZE]) - sum(_HEADER[_SUM]) + 8 * ord(" ")
+"""What all but name and size add to the sum, which counts as eight spaces itself."""
+
+
+def _header(name: str, size: int) -> bytes:
+    """The block before a member's data, as tarfile writes it, in a tenth of its time.
+
+    Raises `ValueError` for a name of more than 100 bytes, or 8 GiB and more.
+    """
+    encoded = name.encode()
+    if len(encoded) > _NAME.stop or size >= 8**11:
+        raise ValueError(f"tar member {name!r} of {size} bytes is too long, or its name is")
+    digits = b"%011o\0" % size
+    total = b"%06o\0 " % (_REST + sum(encoded) + sum(digits))
+    fields = encoded.ljust(_NAME.stop, b"\0"), _HEADER[_NAME.stop : _SIZE.start], digits
+    return b"".join((*fields, _HEADER[_SIZE.stop : _SUM.start], total, _HEADER[_SUM.stop :]))
 
 
 class Member(NamedTuple):

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from pipeline.common.geometry import pixel_ranges
+from pipeline.masks import area
 
 Aggregate = Literal["sum", "mean", "max"]
 
@@ -28,6 +29,8 @@ PNG_OPTIONS = (
 again to write and thrice as long to read; coding runs alone saves a third and takes twice as long to read."""
 FIXED_POINT_BITS = 61
 """Of 63: one for the sign of partial sums to spare."""
+NEAR = 1e-9
+"""Averages of numbers below 256 are right to a hundredth of this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +51,21 @@ class Grid:
 
     def resized(self, height: int, width: int) -> np.ndarray:
         """The maps at another size by exact area averaging, float64 (E, height, width)."""
-        down, across = _overlaps(self.rows, height), _overlaps(self.columns, width)
+        down, across = area.overlaps(self.rows, height), area.overlaps(self.columns, width)
         return (down @ self.values) @ across.T
+
+    def whole_part(self, height: int, width: int) -> np.ndarray:
+        """`resized`, of maps in [0, 256), as uint8: whole numbers without their fractions.
+
+        Each of a picture's distinct rows and columns is averaged once. Rounding in the last digit could tell
+        where an average is a whole number: such maps, one in thousands, are averaged pixel by pixel.
+        """
+        down, across = area.distinct(self.rows, height), area.distinct(self.columns, width)
+        averages = area.averages(self.values, down, across)
+        below, above = (averages - NEAR).astype(np.uint8), (averages + NEAR).astype(np.uint8)
+        if not below.size or not np.array_equal(below, above):
+            return self.resized(height, width).astype(np.uint8)
+        return area.spread(below, down, across)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +112,10 @@ class Stretches:
         columns = sums.reshape(-1, width, height + 1).cumsum(2)[:, :, :height]
         return np.ascontiguousarray(columns.transpose(0, 2, 1))
 
+    def whole_part(self, height: int, width: int) -> np.ndarray:
+        """`resized`, of maps in [0, 256), as uint8: whole numbers without their fractions."""
+        return self.resized(height, width).astype(np.uint8)
+
 
 def similarity_map(
     boxes: np.ndarray, scores: np.ndarray, height: int, width: int, aggregate: Aggregate = "sum"
@@ -134,10 +154,8 @@ def rasterise(boxes: np.ndarray, scores: np.ndarray, height: int, width: int, ag
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError("boxes and scores must be finite")
     ranges = pixel_ranges(boxes, height, width)
-    columns = np.unique(np.concatenate([ranges[:, 0], ranges[:, 2], [0, width]]))
-    rows = np.unique(np.concatenate([ranges[:, 1], ranges[:, 3], [0, height]]))
-    x1, x2 = np.searchsorted(columns, ranges[:, 0]), np.searchsorted(columns, ranges[:, 2])
-    y1, y2 = np.searchsorted(rows, ranges[:, 1]), np.searchsorted(rows, ranges[:, 3])
+    columns, x1, x2 = area.between(ranges[:, 0], ranges[:, 2], width)
+    rows, y1, y2 = area.between(ranges[:, 1], ranges[:, 3], height)
     cells = (np.stack([x1, y1, x2, y2], 1), len(rows) - 1, len(columns) - 1)
     if aggregate == "max":
         values = _largest(*cells, scores)
@@ -203,7 +221,7 @@ def levels(maps: Grid | Stretches, height: int, width: int) -> np.ndarray:
     span = maps.values.max(axes, keepdims=True) - low
     unit = (maps.values - low) / np.where(span > 0, span, 1.0)
     rounding = dataclasses.replace(maps, values=unit * 255.0 + 0.5)  # averaging keeps the offset
-    return rounding.resized(height, width).astype(np.uint8)
+    return rounding.whole_part(height, width)
 
 
 def _fixed(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,11 +238,21 @@ def _summed(cells: np.ndarray, height: int, width: int, scores: np.ndarray) -> n
     """
     fixed, exponents = _fixed(scores)
     x1, y1, x2, y2 = cells.T
-    corners = np.zeros((height + 1, width + 1, len(scores)), np.int64)
-    np.add.at(corners, (np.concatenate([y1, y2]), np.concatenate([x1, x2])), np.concatenate([fixed, fixed]))
-    np.add.at(corners, (np.concatenate([y1, y2]), np.concatenate([x2, x1])), -np.concatenate([fixed, fixed]))
-    sums = np.ascontiguousarray(corners.cumsum(0).cumsum(1)[:-1, :-1].transpose(2, 0, 1)).astype(np.float64)
-    return np.ldexp(sums, -exponents[:, None, None])
+    changes = np.zeros((len(scores), width + 1, height + 1), np.int64)
+    left, right = x1 * (height + 1), x2 * (height + 1)
+    places = np.concatenate([left + y1, right + y2, right + y1, left + y2])
+    for flat, given in zip(changes.reshape(len(scores), (width + 1) * (height + 1)), fixed.T, strict=True):
+        np.add.at(flat, places, np.concatenate([given, given, -given, -given]))
+    down = changes.cumsum(2)[:, :-1, :-1].transpose(0, 2, 1)
+    return _unfixed(np.ascontiguousarray(down).cumsum(2), exponents)
+
+
+def _unfixed(sums: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """Sums in fixed point, int64 (E, ...), as float64: `np.ldexp` where it takes more than a factor."""
+    exponents = -exponents.reshape(-1, *[1] * (sums.ndim - 1))
+    if exponents.min(initial=0) < -1000:
+        return np.asarray(np.ldexp(sums.astype(np.float64), exponents))
+    return np.asarray(sums * np.ldexp(1.0, exponents))
 
 
 def _summed_runs(
@@ -241,8 +269,7 @@ def _summed_runs(
     order = np.argsort(places, kind="stable")
     places = places[order]
     last = np.flatnonzero(np.append(places[1:] > places[:-1], True) & (places < pixels))
-    sums = changes[order].cumsum(0)[last].T.astype(np.float64)
-    return places[last], np.ldexp(sums, -exponents[:, None])
+    return places[last], _unfixed(changes[order].cumsum(0)[last].T, exponents)
 
 
 def _largest(cells: np.ndarray, height: int, width: int, scores: np.ndarray) -> np.ndarray:
@@ -263,14 +290,6 @@ def _largest_run(ends: np.ndarray, owner: np.ndarray, count: int, scores: np.nda
         covered = change.cumsum()[:count] > 0
         np.maximum(values, score[:, None], out=values, where=covered)
     return np.where(np.isneginf(values), 0.0, values)
-
-
-def _overlaps(edges: np.ndarray, count: int) -> np.ndarray:
-    """float64 (count, cells): the share of each of `count` equal intervals that lies in each cell."""
-    bounds = np.arange(count + 1) * (edges[-1] / count)
-    high = np.minimum(bounds[1:, None], edges[None, 1:])
-    low = np.maximum(bounds[:-1, None], edges[None, :-1])
-    return np.maximum(high - low, 0.0) * (count / edges[-1])
 
 
 def png_bytes(levels: np.ndarray) -> bytes:

@@ -30,16 +30,15 @@ from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
 from pipeline.common.protocol import THRESHOLD
-from pipeline.common.schema import REGIONS, SIMILARITY, shard_stem
+from pipeline.common.schema import shard_stem
 from pipeline.common.tables import (
     open_artworks,
     open_utterances,
     read_artworks,
-    read_groups,
-    read_regions,
     whole_shard_file,
 )
 from pipeline.common.tars import write_tar
+from pipeline.masks.inputs import Group, read_boxes, read_masks, read_scores, read_utterances
 from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
 from pipeline.masks.reviewed import Editor, EditsByShard, edits_by_shard, edits_digest
 from pipeline.parallel.input_digests import columns_digest, input_digests
@@ -175,17 +174,10 @@ def _samples(
     editor: Editor,
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, members) per artwork; those without what they need are noted in `rejects`."""
-    groups = read_groups(paths, shard)
-    by_key: dict[str, dict[str, dict[str, list[Any]]]] = {}
-    for (key, emotion), group in groups.items():
-        by_key.setdefault(key, {})[emotion] = group
-    regions = read_regions(paths, shard)
-    texts = _read_masks(paths, shard) if params.support == "sam" else {}
-    table = pq.read_table(whole_shard_file(paths, "similarity", shard))
-    similar: dict[str, dict[str, list[float]]] = {}
-    for row in table.select(SIMILARITY.names).to_pylist():
-        similar.setdefault(row["key"], {})[row["emotion"]] = row["scores"]
-    origin = json.loads((table.schema.metadata or {}).get(b"lineage", b"{}"))
+    groups = read_utterances(paths, shard)
+    regions = read_boxes(paths, shard)
+    texts = read_masks(paths, shard) if params.support == "sam" else {}
+    similar, origin = read_scores(paths, shard)
     lineage = {
         "similarity": origin,
         "masks": params.recipe(),
@@ -193,7 +185,7 @@ def _samples(
     }
     for work in works:
         key = work["key"]
-        emotions = by_key.get(key, {})
+        emotions = groups.get(key, {})
         if key not in regions:
             rejects.append((key, "no-regions"))
         elif not emotions.keys() <= similar.get(key, {}).keys():
@@ -210,15 +202,9 @@ def _samples(
             yield key, _members(work, emotions, maps, {"detector": detector, **lineage}, editor)
 
 
-def _read_masks(paths: Paths, shard: int) -> dict[str, list[str | None] | None]:
-    """Key -> the masks of its regions, as stored."""
-    table = pq.read_table(whole_shard_file(paths, "regions", shard), schema=REGIONS, columns=["key", "masks"])
-    return dict(zip(table["key"].to_pylist(), table["masks"].to_pylist(), strict=True))
-
-
 def _members(
     work: dict[str, Any],
-    emotions: dict[str, dict[str, list[Any]]],
+    emotions: dict[str, Group],
     maps: np.ndarray,
     lineage: dict[str, Any],
     editor: Editor,

@@ -49,6 +49,25 @@ def test_tars_are_byte_identical_and_carry_no_clock(tmp_path: Path, tar: Path) -
         assert {(m.mtime, m.uid, m.gid, m.mode) for m in found} == {(0, 0, 0, 0o644)}
 
 
+def test_a_tar_is_byte_for_byte_what_tarfile_writes(tmp_path: Path) -> None:
+    members = {"awe.png": b"1" * 700, "json": b"", "npy": bytes(512), "x" * 95: b"2", "é": b"3" * 513}
+    for count in range(len(members) + 1):  # also of no member, and of ends at all places of a record
+        chosen = dict(list(members.items())[:count])
+        write_tar(tmp_path / "ours.tar", [(f"k{count}-_", chosen)] if count else [])
+        with tarfile.open(tmp_path / "theirs.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, data in chosen.items():
+                info = tarfile.TarInfo(f"k{count}-_.{name}")
+                info.size, info.mode = len(data), 0o644
+                tar.addfile(info, io.BytesIO(data))
+        assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
+def test_a_name_that_no_header_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too long"):
+        write_tar(tmp_path / "x.tar", [("a", {"x" * 120: b""})])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("key", ["../escape", "a/b", "a.b", "", "é"])
 def test_keys_that_could_leave_the_folder_are_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="tar key"):
