@@ -8,11 +8,10 @@ Shapes: B artworks, Q queries (artwork, emotion), T texts, L words, K patch toke
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,11 +111,3 @@ def _filled(values: Tensor, rows: int, columns: int | None, fill: int) -> Tensor
     full = values.new_full(shape, fill)
     full[tuple(slice(n) for n in values.shape)] = values
     return full
-
-
-def pad_texts(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Tokens and labels, both (T, L) int64, of texts of several lengths (none empty)."""
-    length = max(len(text) for text in texts)
-    tokens = np.array([[*text, *[text[-1]] * (length - len(text))] for text in texts])
-    labels = np.array([[*text, *[IGNORE] * (length - len(text))] for text in texts])
-    return torch.from_numpy(tokens), torch.from_numpy(labels)

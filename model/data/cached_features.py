@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.data.batch_memory import BatchMemory
 from pipeline.common.arrays import NoArray, parse_npy
 from pipeline.common.errors import UserError
 from pipeline.reader.index import Index
@@ -75,11 +76,11 @@ def _check_grids(index: Index, key: str, features: Features) -> None:
 def is_finite(array: np.ndarray) -> bool:
     """Whether no value of a numeric array is a NaN or an infinity.
 
-    float16 by its bits: its exponent is then all ones. `np.isfinite` takes fifty times as long.
+    float16 by its bits: those with an exponent of all ones are the largest numbers of either sign, as signed
+    integers and as unsigned. `np.isfinite` takes a hundred times as long.
     """
-    if array.dtype == np.float16:
-        exponent = array.view(np.uint16) & 0x7C00
-        return not bool((exponent == 0x7C00).any())
+    if array.dtype == np.float16 and array.size:
+        return bool(array.view(np.int16).max() < 0x7C00 and array.view(np.uint16).max() < 0xFC00)
     return bool(np.isfinite(array).all())
 
 
@@ -89,15 +90,17 @@ def read_input_size(index: Index, key: str) -> tuple[int, int]:
     return height, width
 
 
-def stack_sam(features: Sequence[Features]) -> tuple[Tensor, Tensor | None]:
+def stack_sam(
+    features: Sequence[Features], memory: BatchMemory | None = None
+) -> tuple[Tensor, Tensor | None]:
     """SAM's grids as stored, (B, C, grid, grid), and with int8 their scales, float32 (B, C).
 
-    Raises `UserError` when some are int8 and others are not.
+    `memory`: where they go; None: new memory. Raises `UserError` when some are int8 and others are not.
     """
     quantised = [f.sam_scale is not None for f in features]
     if any(quantised) != all(quantised):
         raise UserError(MIXED)
-    sam = torch.from_numpy(np.stack([f.sam for f in features]))
+    sam = (memory or BatchMemory()).stack("sam", [f.sam for f in features])
     scales = [f.sam_scale for f in features if f.sam_scale is not None]
     return sam, torch.from_numpy(np.stack(scales).astype(np.float32)) if scales else None
 
@@ -107,8 +110,13 @@ def dequantise(sam: Tensor, scale: Tensor | None) -> Tensor:
     return sam.float() if scale is None else sam * scale[:, :, None, None]
 
 
-def read_cached_features(index: Index, keys: Sequence[str]) -> tuple[Tensor, Tensor | None, Tensor]:
-    """`Batch`'s ``sam``, ``sam_scale`` and ``clip`` of artworks, as stored; empty of none."""
+def read_cached_features(
+    index: Index, keys: Sequence[str], memory: BatchMemory | None = None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """`Batch`'s ``sam``, ``sam_scale`` and ``clip`` of artworks, as stored; empty of none.
+
+    From the page cache straight into `memory`; None: new memory.
+    """
     if not keys:
         return torch.empty(0), None, torch.empty(0)
     features = [read_features(index, key) for key in keys]
@@ -119,4 +127,5 @@ def read_cached_features(index: Index, keys: Sequence[str]) -> tuple[Tensor, Ten
                 f"and {found.sam.shape} of SAM, {features[0].clip.shape} and {found.clip.shape} of CLIP. Run "
                 "the features and shards steps again"
             )
-    return *stack_sam(features), torch.from_numpy(np.stack([f.clip for f in features]))
+    memory = memory or BatchMemory()
+    return *stack_sam(features, memory), memory.stack("clip", [f.clip for f in features])

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from model.data.batch import Batch
+from model.data.batch_memory import BatchMemory
 from model.data.resident_features import ResidentFeatures
 from model.data.samples import Samples
 from pipeline.common.read_ahead import read_ahead
@@ -33,8 +34,10 @@ def load_batches(
         resident: where the features are, for `samples` without.
     """
 
+    memory = BatchMemory(page_locked=device.type == "cuda")
+
     def read(chosen: np.ndarray) -> Batch:
-        batch = samples[chosen]
+        batch = samples.read(chosen, memory)
         return batch.pin_memory() if device.type == "cuda" else batch
 
     own = torch.cuda.current_device() if device.type == "cuda" else None

@@ -3,19 +3,21 @@
 A sample is one (artwork, emotion, utterance).
 """
 
-import json
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from model.data.batch import Batch, pad_texts
-from model.data.cached_features import read_cached_features, read_input_size
+from model.data.batch import Batch
+from model.data.batch_memory import BatchMemory
+from model.data.cached_features import read_cached_features
+from model.data.cards import Cards
+from model.data.decoded_masks import DecodedMasks
 from model.data.frame import Frame
-from model.emosem.captioner import encode_texts
 from pipeline.common.emotions import EMOTIONS, emotion_index
 from pipeline.common.errors import UserError
 from pipeline.reader.index import Index
@@ -46,8 +48,7 @@ class Samples(Dataset[Batch]):
             features: False leaves the grids out of batches, for `model.resident`.
         """
         self.features = features
-        self.index, self.tokenizer, self.frame = index, tokenizer, frame
-        self.max_tokens, self.binarise = max_tokens, binarise
+        self.index, self.tokenizer, self.frame, self.binarise = index, tokenizer, frame, binarise
         rows = [row for row in index.rows(split) if row.emotions]
         self.keys = [row.key for row in rows]
         self.table = np.array(
@@ -62,53 +63,71 @@ class Samples(Dataset[Batch]):
         """(samples, 3): artwork, emotion, number of the utterance."""
         if not len(self.table):
             raise UserError(f"{index.folder / 'index.parquet'} has no {split} utterance to learn from")
+        self._cards = Cards(self.keys, self.table, tokenizer, max_tokens)
+        self._masks = DecodedMasks()
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, numbers: Sequence[int] | np.ndarray) -> Batch:
-        """The batch of these samples, read and decoded. Raises `UserError` as `read_features`."""
-        table = self.table[np.asarray(numbers)]
+        """The batch of these samples in new memory, see `read`."""
+        return self.read(numbers, BatchMemory())
+
+    def read(self, numbers: Sequence[int] | np.ndarray, memory: BatchMemory) -> Batch:
+        """The batch of these samples, its large parts in `memory`. Raises `UserError` as `read_features`."""
+        numbers = np.asarray(numbers)
+        table = self.table[numbers]
         artworks, artwork_of = np.unique(table[:, 0], return_inverse=True)
-        coded, query = np.unique(artwork_of * len(EMOTIONS) + table[:, 1], return_inverse=True)
-        pairs = np.stack(np.divmod(coded, len(EMOTIONS)), axis=1)
+        coded, first, query = np.unique(
+            artwork_of * len(EMOTIONS) + table[:, 1], return_index=True, return_inverse=True
+        )
+        rows, emotions = np.divmod(coded, len(EMOTIONS))
         keys = [self.keys[a] for a in artworks]
-        sam, sam_scale, clip = read_cached_features(self.index, keys if self.features else [])
-        sizes = [read_input_size(self.index, key) for key in keys]
-        words = [json.loads(self.index.read(key, "masks/json"))["emotions"] for key in keys]
-        trust = [words[a][EMOTIONS[e]].get("weight", 1.0) for a, e in pairs]  # less than 1 by review
-        targets = np.zeros((len(pairs), self.frame.side, self.frame.side), dtype=np.uint8)
-        for target, (a, e) in zip(targets, pairs, strict=True):
-            self._read_target(keys[a], EMOTIONS[e], sizes[a], target)
-        texts = [
-            words[a][EMOTIONS[e]]["utterances"][number]
-            for a, (_, e, number) in zip(artwork_of, table, strict=True)
-        ]
-        tokens, labels = pad_texts(encode_texts(self.tokenizer, texts, self.max_tokens))
-        valid = np.zeros((len(artworks), self.frame.side, self.frame.side), dtype=np.bool_)
-        for i, size in enumerate(sizes):
-            height, width = self.frame.valid_size(*size)
-            valid[i, :height, :width] = True
+        sam, sam_scale, clip = read_cached_features(self.index, keys if self.features else [], memory)
+        self._cards.require(self.index, artworks.tolist())
+        tokens, labels = self._cards.texts(numbers)
+        trust = self._cards.weights[numbers[first]]  # less than 1 by review
         return Batch(
             artworks=torch.from_numpy(artworks.astype(np.int64)),
             sam=sam,
             sam_scale=sam_scale,
             clip=clip,
-            valid=torch.from_numpy(valid),
-            rows=torch.from_numpy(pairs[:, 0].astype(np.int64)),
-            emotion=torch.from_numpy(pairs[:, 1].astype(np.int64)),
-            target=torch.from_numpy(targets),
+            valid=self._valid(artworks),
+            rows=torch.from_numpy(rows.astype(np.int64)),
+            emotion=torch.from_numpy(emotions.astype(np.int64)),
+            target=self._targets(artworks[rows], emotions, memory),
             weight=torch.from_numpy((np.bincount(query) * trust).astype(np.float32)),
             query=torch.from_numpy(query),
             tokens=tokens,
             labels=labels,
         )
 
-    def _read_target(self, key: str, emotion: str, input_size: tuple[int, int], out: np.ndarray) -> None:
+    def _valid(self, artworks: np.ndarray) -> Tensor:
+        valid = np.zeros((len(artworks), self.frame.side, self.frame.side), dtype=np.bool_)
+        for own, size in zip(valid, self._cards.input_sizes[artworks].tolist(), strict=True):
+            height, width = self.frame.valid_size(*size)
+            own[:height, :width] = True
+        return torch.from_numpy(valid)
+
+    def _targets(self, artworks: np.ndarray, emotions: np.ndarray, memory: BatchMemory) -> Tensor:
+        targets = memory.empty(
+            "target", (len(artworks), self.frame.side, self.frame.side), np.dtype(np.uint8)
+        )
+        for out, artwork, emotion in zip(targets.numpy(), artworks.tolist(), emotions.tolist(), strict=True):
+            number = artwork * len(EMOTIONS) + emotion
+            if not self._masks.read(number, out):
+                self._decode_target(artwork, EMOTIONS[emotion], out)
+                self._masks.keep(number, out)
+        return targets
+
+    def _decode_target(self, artwork: int, emotion: str, out: np.ndarray) -> None:
+        key = self.keys[artwork]
         data = np.frombuffer(self.index.view(key, f"{emotion}.png"), dtype=np.uint8)
         mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
         if mask is None:
             raise UserError(f"mask {key}.{emotion}.png is damaged; run the masks and shards steps again")
-        self.frame.place(mask, *input_size, out)
+        height, width = self._cards.input_sizes[artwork].tolist()
+        out[:] = 0
+        self.frame.place(mask, height, width, out)
         if self.binarise is not None:
             np.multiply(out > 255 * self.binarise, 255, out=out, casting="unsafe")

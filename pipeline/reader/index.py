@@ -111,12 +111,14 @@ class Index:
 
     def view(self, key: str, member: str) -> memoryview:
         """Like `read` without the copy: read-only bytes of the memory map, valid as long as held."""
-        file, shard, offset, size = self._place(key, member)
+        return self._member(key, *self._place(key, member))
+
+    def _member(self, key: str, file: str, shard: int, offset: int, size: int) -> memoryview:
         data = self._mapped(file, shard)
         if offset + size > len(data):
             raise UserError(
-                f"{tar_path(self.folder, file, shard)} ends before {key}.{member}, not the indexed tar; "
-                "run the shards step again"
+                f"{tar_path(self.folder, file, shard)} ends before what it should hold of {key}, not the "
+                "indexed tar; run the shards step again"
             )
         return memoryview(data)[offset : offset + size]
 
@@ -132,11 +134,11 @@ class Index:
         return True
 
     def _compare(self, key: str) -> None:
-        digest, tars = hashlib.sha256(), dict[Path, None]()
-        for member in self.members(key):
-            digest.update(self.view(key, member))
-            tars[self.place(key, member)[0]] = None
-        if digest.hexdigest() != self.table["sha256"][self._at(key)].as_py():
+        at, digest = self._at(key), hashlib.sha256()
+        for place in range(int(self._starts[at]), int(self._starts[at + 1])):
+            digest.update(self._member(key, *self._found(at, place)))
+        if digest.hexdigest() != self.table["sha256"][at].as_py():
+            tars = dict.fromkeys(self.place(key, member)[0] for member in self.members(key))
             raise UserError(
                 f"artwork {key}: what {' and '.join(map(str, tars))} hold of it is not what was indexed. If "
                 "one was made anew, run the shards step; else ask `python cli.py shard-stats --verify` "
@@ -155,8 +157,11 @@ class Index:
         codes = self._codes[start:stop].tolist()
         if code not in codes:
             raise KeyError(f"artwork {key} has no member {member!r}; it has {', '.join(self.members(key))}")
-        place = start + codes.index(code)
-        file = self._names[code].partition("/")[0]
+        return self._found(at, start + codes.index(code))
+
+    def _found(self, at: int, place: int) -> tuple[str, int, int, int]:
+        """File, shard, offset and size of an artwork's member by their rows in the table."""
+        file = self._names[self._codes[place]].partition("/")[0]
         return file, int(self._shards[at]), int(self._offsets[place]), int(self._sizes[place])
 
     def _at(self, key: str) -> int:

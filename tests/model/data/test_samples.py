@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -11,15 +12,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from model.data.batch import pad_texts
 from model.data.cached_features import dequantise, read_features, stack_sam
+from model.data.decoded_masks import DecodedMasks
 from model.data.frame import Frame
 from model.data.samples import Samples
 from model.emosem.captioner import decode_text
 from model.emosem.losses import IGNORE
 from model.train.schedule import epoch_batches
 from pipeline.backbones.language_model import load_tokenizer
+from pipeline.common.emotions import EMOTIONS
 from pipeline.common.errors import UserError
 from pipeline.common.params import Paths
 from pipeline.common.schema import INDEX
@@ -146,9 +149,38 @@ def test_order_of_the_numbers_is_the_order_of_the_texts(samples: Samples) -> Non
         torch.testing.assert_close(batch.target[batch.query[text]], alone.target[0])
 
 
-def test_padding_of_texts_carries_no_label() -> None:
-    tokens, labels = pad_texts([[4, 5, 0], [7, 0]])
-    assert tokens.tolist() == [[4, 5, 0], [7, 0, 0]] and labels.tolist() == [[4, 5, 0], [7, 0, IGNORE]]
+def test_padding_of_texts_carries_no_label(world: tuple[Paths, Path], samples: Samples) -> None:
+    """Each row is the sentence's own tokens, found anew; behind them end-of-text without a label."""
+    tokenizer = load_tokenizer(world[1])
+    end = tokenizer.eos_token_id
+    numbers = list(range(len(samples)))
+    batch = samples[numbers]
+    texts = []
+    for artwork, emotion, number in samples.table[numbers].tolist():
+        card = json.loads(samples.index.read(samples.keys[artwork], "masks/json"))
+        texts.append(card["emotions"][EMOTIONS[emotion]]["utterances"][number])
+    rows = [[*tokenizer.encode(f" {text}", add_special_tokens=False), end] for text in texts]
+    assert batch.tokens.shape == (len(texts), max(map(len, rows))) and len({*map(len, rows)}) > 1
+    for row, tokens, labels in zip(rows, batch.tokens.tolist(), batch.labels.tolist(), strict=True):
+        rest = len(tokens) - len(row)
+        assert tokens == [*row, *[end] * rest] and labels == [*row, *[IGNORE] * rest]
+
+
+def test_masks_are_decoded_once_and_stay_what_they_are(world: tuple[Paths, Path], samples: Samples) -> None:
+    """Read again, read without room to keep any, and decoded by Pillow: one mask."""
+    fresh = Samples(samples.index, "train", load_tokenizer(world[1]), FRAME, max_tokens=20)
+    poor = Samples(samples.index, "train", load_tokenizer(world[1]), FRAME, max_tokens=20)
+    poor._masks = DecodedMasks(limit=0)
+    numbers = list(range(len(samples)))
+    first, again, decoded = fresh[numbers], fresh[numbers], [poor[numbers], poor[numbers]][1]
+    assert torch.equal(first.target, again.target) and torch.equal(first.target, decoded.target)
+    assert len(fresh._masks) == len(first.target) and len(poor._masks) == 0
+    for target, row, emotion in zip(first.target.numpy(), first.rows, first.emotion, strict=True):
+        data = samples.index.read(samples.keys[first.artworks[row]], f"{EMOTIONS[emotion]}.png")
+        height, width = np.argwhere(first.valid[row].numpy()).max(0) + 1
+        mask = Image.open(io.BytesIO(data)).resize((width, height), Image.Resampling.BOX)
+        assert np.abs(target[:height, :width] - np.asarray(mask, float)).max() <= 2
+        assert not target[height:].any() and not target[:, width:].any()
 
 
 def test_a_long_text_is_cut_and_still_ends(world: tuple[Paths, Path]) -> None:
@@ -241,6 +273,7 @@ def test_a_mask_that_reviewers_trust_less_counts_less(
     samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = samples[list(range(len(samples)))]
+    samples = Samples(samples.index, "train", samples.tokenizer, FRAME, max_tokens=20)  # cards unread
     key, read = samples.keys[0], samples.index.read
 
     def reviewed(of: str, member: str) -> bytes:
