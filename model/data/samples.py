@@ -3,6 +3,7 @@
 A sample is one (artwork, emotion, utterance).
 """
 
+import copy
 from collections.abc import Sequence
 
 import cv2
@@ -63,8 +64,20 @@ class Samples(Dataset[Batch]):
         """(samples, 3): artwork, emotion, number of the utterance."""
         if not len(self.table):
             raise UserError(f"{index.folder / 'index.parquet'} has no {split} utterance to learn from")
-        self._cards = Cards(self.keys, self.table, tokenizer, max_tokens)
+        self._max_tokens = max_tokens
+        self._forget()
+
+    def _forget(self) -> None:
+        self._cards = Cards(self.keys, self.table, self.tokenizer, self._max_tokens)
         self._masks = DecodedMasks()
+
+    def unread(self) -> "Samples":
+        """The same samples as before their first epoch, from an index on this machine: all bytes are checked
+        again, cards and masks are read from the shards."""
+        fresh = copy.copy(self)
+        fresh.index = Index.load(self.index.folder)
+        fresh._forget()
+        return fresh
 
     def __len__(self) -> int:
         return len(self.table)

@@ -15,7 +15,7 @@ import yaml
 
 from model.bench import true_size_shards
 from model.bench.flops import Part
-from model.bench.loader import _members, bench_loader
+from model.bench.loader import TURNS, _members, bench_loader
 from model.bench.model import measure_parts
 from model.bench.train import measure_steps, run
 from model.data.batch import Batch
@@ -83,6 +83,25 @@ def test_the_loader_is_compared_over_the_bytes_it_reads(world: tuple[Index, Path
         found = bench_loader(samples, [np.array([0, 1, 5])] * 3, 1, from_disk)
         ratio = found["gigabytes_per_second"] / found["raw_gigabytes_per_second"]
         assert found["share_of_raw"] == pytest.approx(ratio, rel=0.005)
+        assert ("first_gigabytes_per_second" in found) is not from_disk
+
+
+def test_a_first_epoch_is_timed_with_its_checks_and_later_ones_without(
+    world: tuple[Index, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = Samples(world[0], "train", load_tokenizer(world[2]), Frame(32, 32), max_tokens=20)
+    samples[[0, 1, 5]]
+    compared: list[str] = []
+    compare = Index._compare
+    monkeypatch.setattr(Index, "_compare", lambda self, key: (compared.append(key), compare(self, key))[1])
+    bench_loader(samples, [np.array([0, 1, 5])] * 2, 0, from_disk=False)
+    keys = {samples.keys[artwork] for artwork in samples.table[[0, 1, 5], 0]}
+    assert sorted(compared) == sorted(TURNS * list(keys))
+    fresh = samples.unread()
+    for ours, theirs in zip(
+        dataclasses.astuple(fresh[[0, 5]]), dataclasses.astuple(samples[[0, 5]]), strict=True
+    ):
+        assert (ours is None and theirs is None) or torch.equal(ours, theirs)
 
 
 def test_the_papers_sizes_are_the_papers(tmp_path: Path, world: tuple[Index, Path, Path]) -> None:
