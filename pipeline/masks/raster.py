@@ -12,21 +12,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from pipeline.common.geometry import pixel_ranges
-from pipeline.masks import area
+from pipeline.masks import area, png
 
 Aggregate = Literal["sum", "mean", "max"]
 
-PNG_OPTIONS = (
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
-)
-"""Maps repeat from row to row, so their differences are runs of zeros. Trying every filter takes half as long
-again to write and thrice as long to read; coding runs alone saves a third and takes twice as long to read."""
 FIXED_POINT_BITS = 61
 """Of 63: one for the sign of partial sums to spare."""
 NEAR = 1e-9
@@ -62,7 +54,10 @@ class Grid:
         """
         down, across = area.distinct(self.rows, height), area.distinct(self.columns, width)
         averages = area.averages(self.values, down, across)
-        below, above = (averages - NEAR).astype(np.uint8), (averages + NEAR).astype(np.uint8)
+        averages -= NEAR
+        below = averages.astype(np.uint8)
+        averages += 2 * NEAR
+        above = averages.astype(np.uint8)
         if not below.size or not np.array_equal(below, above):
             return self.resized(height, width).astype(np.uint8)
         return area.spread(below, down, across)
@@ -294,4 +289,4 @@ def _largest_run(ends: np.ndarray, owner: np.ndarray, count: int, scores: np.nda
 
 def png_bytes(levels: np.ndarray) -> bytes:
     """A map of `levels`, uint8 (h, w), as a grey PNG file."""
-    return cv2.imencode(".png", levels, PNG_OPTIONS)[1].tobytes()
+    return png.encode(levels)

@@ -34,11 +34,10 @@ from pipeline.common.schema import shard_stem
 from pipeline.common.tables import (
     open_artworks,
     open_utterances,
-    read_artworks,
     whole_shard_file,
 )
 from pipeline.common.tars import write_tar
-from pipeline.masks.inputs import Group, read_boxes, read_masks, read_scores, read_utterances
+from pipeline.masks.inputs import Group, read_boxes, read_masks, read_scores, read_utterances, read_works
 from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
 from pipeline.masks.reviewed import Editor, EditsByShard, edits_by_shard, edits_digest
 from pipeline.parallel.input_digests import columns_digest, input_digests
@@ -154,7 +153,7 @@ def paint_shard(
     edits: Mapping[int, Sequence[Edit]] | None = None,
 ) -> ShardResult:
     """One shard: a tar sample per artwork."""
-    works = read_artworks(paths, shard)
+    works = read_works(paths, shard, DESCRIBED)
     rejects: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
     editor = Editor((edits or {}).get(shard, ()))
@@ -174,7 +173,7 @@ def _samples(
     editor: Editor,
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, members) per artwork; those without what they need are noted in `rejects`."""
-    groups = read_utterances(paths, shard)
+    groups = read_utterances(paths, [work["key"] for work in works])
     regions = read_boxes(paths, shard)
     texts = read_masks(paths, shard) if params.support == "sam" else {}
     similar, origin = read_scores(paths, shard)
@@ -185,7 +184,7 @@ def _samples(
     }
     for work in works:
         key = work["key"]
-        emotions = groups.get(key, {})
+        emotions = groups[key]
         if key not in regions:
             rejects.append((key, "no-regions"))
         elif not emotions.keys() <= similar.get(key, {}).keys():
