@@ -50,14 +50,20 @@ def _encode(levels: np.ndarray) -> bytes | None:
     code = packer.compress(rows.data) + packer.flush()
     if len(code) > LARGEST:
         return None
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", code), _chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return b"".join((_before(height, width), _chunk(b"IDAT", code), END))
+
+
+@functools.lru_cache(maxsize=1024)
+def _before(height: int, width: int) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     checksum = zlib.crc32(data, zlib.crc32(kind))
     return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)))
+
+
+END = _chunk(b"IEND", b"")
 
 
 @functools.cache

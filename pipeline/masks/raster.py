@@ -214,9 +214,11 @@ def levels(maps: Grid | Stretches, height: int, width: int) -> np.ndarray:
     axes = tuple(range(1, maps.values.ndim))
     low = maps.values.min(axes, keepdims=True)
     span = maps.values.max(axes, keepdims=True) - low
-    unit = (maps.values - low) / np.where(span > 0, span, 1.0)
-    rounding = dataclasses.replace(maps, values=unit * 255.0 + 0.5)  # averaging keeps the offset
-    return rounding.whole_part(height, width)
+    values = maps.values - low
+    values /= np.where(span > 0, span, 1.0)
+    values *= 255.0
+    values += 0.5  # rounds, because averaging keeps the offset
+    return dataclasses.replace(maps, values=values).whole_part(height, width)
 
 
 def _fixed(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
