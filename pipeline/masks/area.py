@@ -29,7 +29,7 @@ def distinct(edges: np.ndarray, count: int) -> Side:
     new[before] = True
     new[before + (beyond > 0)] = True
     new = new[:count]
-    starts, bound = np.flatnonzero(new), edges[-1] / count
+    starts, bound = new.nonzero()[0], edges[-1] / count
     begins, ends = starts * bound, (starts + 1) * bound
     shares = _shares(edges, begins, ends, 1 / bound)
     first = edges[1:].searchsorted(begins[::BLOCK], "right").tolist()
@@ -84,7 +84,7 @@ def between(starts: np.ndarray, ends: np.ndarray, size: int) -> tuple[np.ndarray
     is_edge[[0, size]] = True
     is_edge[starts] = True
     is_edge[ends] = True
-    edges = np.flatnonzero(is_edge)
+    edges = is_edge.nonzero()[0]
     number = np.empty(size + 1, np.int64)
     number[edges] = np.arange(len(edges))
     return edges, number[starts], number[ends]

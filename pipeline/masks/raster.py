@@ -18,6 +18,8 @@ from pipeline.common.geometry import pixel_ranges
 from pipeline.masks import area, png
 
 Aggregate = Literal["sum", "mean", "max"]
+CellRanges = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""int64 (N,) each: x1, y1, x2, y2 in numbers of cells, x2 and y2 exclusive."""
 
 FIXED_POINT_BITS = 61
 """Of 63: one for the sign of partial sums to spare."""
@@ -151,7 +153,7 @@ def rasterise(boxes: np.ndarray, scores: np.ndarray, height: int, width: int, ag
     ranges = pixel_ranges(boxes, height, width)
     columns, x1, x2 = area.between(ranges[:, 0], ranges[:, 2], width)
     rows, y1, y2 = area.between(ranges[:, 1], ranges[:, 3], height)
-    cells = (np.stack([x1, y1, x2, y2], 1), len(rows) - 1, len(columns) - 1)
+    cells = ((x1, y1, x2, y2), len(rows) - 1, len(columns) - 1)
     if aggregate == "max":
         values = _largest(*cells, scores)
     else:
@@ -227,14 +229,14 @@ def _fixed(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(np.ldexp(scores, exponents[:, None])).astype(np.int64).T, exponents
 
 
-def _summed(cells: np.ndarray, height: int, width: int, scores: np.ndarray) -> np.ndarray:
-    """float64 (E, height, width): sums of scores (E, N) over the cell ranges (N, 4) that hold a cell.
+def _summed(cells: CellRanges, height: int, width: int, scores: np.ndarray) -> np.ndarray:
+    """float64 (E, height, width): sums of scores (E, N) over the ranges that hold a cell.
 
     Each box writes its four corners into a difference array; two running sums fill it in. In fixed point,
     because floating-point differences would leave dust where boxes end.
     """
     fixed, exponents = _fixed(scores)
-    x1, y1, x2, y2 = cells.T
+    x1, y1, x2, y2 = cells
     changes = np.zeros((len(scores), width + 1, height + 1), np.int64)
     left, right = x1 * (height + 1), x2 * (height + 1)
     places = np.concatenate([left + y1, right + y2, right + y1, left + y2])
@@ -269,10 +271,10 @@ def _summed_runs(
     return places[last], _unfixed(changes[order].cumsum(0)[last].T, exponents)
 
 
-def _largest(cells: np.ndarray, height: int, width: int, scores: np.ndarray) -> np.ndarray:
+def _largest(cells: CellRanges, height: int, width: int, scores: np.ndarray) -> np.ndarray:
     """float64 (E, height, width): the largest score (E, N) over each cell, 0 where no range holds it."""
     values = np.full((len(scores), height, width), -np.inf)
-    for (x1, y1, x2, y2), score in zip(cells.tolist(), scores.T, strict=True):
+    for x1, y1, x2, y2, score in zip(*(side.tolist() for side in cells), scores.T, strict=True):
         covered = values[:, y1:y2, x1:x2]
         np.maximum(covered, score[:, None, None], out=covered)
     return np.where(np.isneginf(values), 0.0, values)
