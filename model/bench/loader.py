@@ -52,6 +52,7 @@ def bench_loader(
         first.append(_batch_seconds(fresh, numbers, workers))
         if not from_disk:
             ready.append(_batch_seconds(fresh, numbers, workers))
+        del fresh  # what is mapped stays in memory
     if from_disk:
         ready, first = first, []
     return {

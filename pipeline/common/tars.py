@@ -108,6 +108,33 @@ class Listing:
 
 def scan_tar(path: Path) -> Listing:
     """Read the headers of a tar, and no member's data. Raises `OSError` when there is no such file."""
+    with path.open("rb", buffering=0) as file:
+        own = _scan_own(file)
+    return _scan_any(path) if own is None else Listing(own, [], None)
+
+
+def _scan_own(file: io.FileIO) -> list[Member] | None:
+    """Members of a whole tar whose headers are byte for byte those of `write_tar`; None for any other."""
+    members: list[Member] = []
+    names: set[str] = set()
+    end, size = 0, os.fstat(file.fileno()).st_size
+    while any(header := os.pread(file.fileno(), BLOCK, end)):
+        try:
+            name, length = header[_NAME].rstrip(b"\0").decode(), int(header[_SIZE].rstrip(b"\0"), 8)
+            mine = _header(name, length) == header and MEMBER_NAME.fullmatch(name) is not None
+        except ValueError:
+            return None
+        if not mine or name in names:
+            return None
+        key, _, rest = name.partition(".")
+        members.append(Member(key, rest, end + BLOCK, length))
+        names.add(name)
+        end += BLOCK + length + -length % BLOCK
+    return members if end <= size and _end_damage(file, end, size, "") is None else None
+
+
+def _scan_any(path: Path) -> Listing:
+    """What `scan_tar` says of a tar that others wrote, or that is damaged, by tarfile."""
     members: list[Member] = []
     refused: list[tuple[str, str]] = []
     names: set[str] = set()

@@ -5,6 +5,7 @@ import io
 import os
 import random
 import tarfile
+import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,16 @@ from hypothesis import strategies as st
 
 from pipeline.common.arrays import parse_npy
 from pipeline.common.errors import UserError
-from pipeline.common.tars import TarMembers, list_members, npy_bytes, read_tar, scan_tar, write_tar
+from pipeline.common.tars import (
+    TarMembers,
+    _scan_any,
+    _scan_own,
+    list_members,
+    npy_bytes,
+    read_tar,
+    scan_tar,
+    write_tar,
+)
 
 SAMPLES = [("aa", {"awe.png": b"1" * 700, "json": b"{}"}), ("ab", {"json": b""})]
 
@@ -60,6 +70,32 @@ def test_a_tar_is_byte_for_byte_what_tarfile_writes(tmp_path: Path) -> None:
                 info.size, info.mode = len(data), 0o644
                 tar.addfile(info, io.BytesIO(data))
         assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_our_tars_are_listed_as_tarfile_lists_them(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "000000.tar"
+    write_tar(path, ((f"k{n}", {"awe.png": bytes(n * 100), "json": b"{}"}) for n in range(count)))
+    with tarfile.open(path) as tar:
+        expected = [(*info.name.split(".", 1), info.offset_data, info.size) for info in tar]
+    listing = scan_tar(path)
+    assert listing.members == expected and not listing.refused and listing.damage is None
+    with path.open("rb", buffering=0) as file:
+        assert _scan_own(file) == expected
+    assert _scan_any(path) == listing
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 20 * 512 - 1), st.integers(0, 255), st.integers(0, 20 * 512))
+def test_a_byte_or_an_end_that_is_not_ours_is_seen_as_by_tarfile(place: int, byte: int, size: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "000000.tar"
+        write_tar(path, SAMPLES)
+        data = bytearray(path.read_bytes())
+        data[place] = byte
+        for damaged in (data, data[:size]):
+            path.write_bytes(damaged)
+            assert scan_tar(path) == _scan_any(path)
 
 
 def test_a_name_that_no_header_holds_is_refused(tmp_path: Path) -> None:
