@@ -86,11 +86,15 @@ def before_pretraining(out: Path) -> None:
 
 
 def before_bench(params: Params, what: str, true_size: bool) -> None:
-    """What is measured on: shards, or the csv; random weights need neither. Raises `UserError`."""
+    """What is measured on: shards, the csv or a tokenizer; random weights need none. Raises `UserError`."""
     if what == "train" and not true_size:
         before_train(params)
     elif what in ("factory", "drift", "busy"):
         before_plan(params)
+    elif what == "peers":
+        from pipeline.backbones.params import BackbonesParams
+
+        _weights(params.section("backbones", BackbonesParams).language_model)
 
 
 def _written(path: Path, step: str, first: str = " first") -> None:

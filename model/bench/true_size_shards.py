@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 from segment_anything import sam_model_registry
+from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -28,12 +29,12 @@ WORDS = "the calm colours of this quiet field make me feel at home and hopeful"
 
 
 class Encoders(nn.Module):
-    """SAM's ViT-B at 1024 x 1024 and CLIP's ViT-B/16 at 224 x 224, frozen."""
+    """SAM's ViT-B at 1024 x 1024 and CLIP's ViT-B/16 at 224 x 224, frozen; or others of their classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, sam: ImageEncoderViT | None = None, clip: CLIPVisionModel | None = None) -> None:
         super().__init__()
-        self.sam = sam_model_registry["vit_b"](checkpoint=None).image_encoder
-        self.clip = CLIPVisionModel(CLIPVisionConfig(patch_size=16))
+        self.sam = sam or sam_model_registry["vit_b"](checkpoint=None).image_encoder
+        self.clip = clip or CLIPVisionModel(CLIPVisionConfig(patch_size=16))
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
@@ -50,14 +51,25 @@ def random_emosem(seed: int = 0) -> EmoSEM:
     return build_emosem(EmoSEMConfig())
 
 
-def write_shards(folder: Path, artworks: int, seed: int = 0) -> Index:
-    """float16 features, masks and an index of so many training artworks, 2.4 MB each."""
+def write_shards(
+    folder: Path,
+    artworks: int,
+    seed: int = 0,
+    grids: Mapping[str, np.ndarray] | None = None,
+    side: int = 1024,
+) -> Index:
+    """float16 features, masks and an index of so many training artworks, 2.4 MB each.
+
+    Args:
+        grids: of every artwork, ``sam.npy`` and ``clip.npy``; None for random ones of the paper's sizes.
+        side: of SAM's padded input, pixels.
+    """
     rng = np.random.default_rng(seed)
     keys = [f"{number:016x}" for number in range(artworks)]
     counts = [UTTERANCES_EACH] * EMOTIONS_EACH
     members: dict[str, list[dict[str, object]]] = {key: [] for key in keys}
     digests = {key: hashlib.sha256() for key in keys}
-    for file, samples in (("features", _features(rng, keys)), ("masks", _masks(rng, keys))):
+    for file, samples in (("features", _features(rng, keys, grids, side)), ("masks", _masks(rng, keys))):
         tar = folder / file / f"{shard_stem(0)}.tar"
         write_tar(tar, samples)
         for m in list_members(tar):
@@ -81,11 +93,14 @@ def write_shards(folder: Path, artworks: int, seed: int = 0) -> Index:
     return Index.load(folder / "shards")
 
 
-def _features(rng: np.random.Generator, keys: list[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _features(
+    rng: np.random.Generator, keys: list[str], grids: Mapping[str, np.ndarray] | None, side: int
+) -> Iterator[tuple[str, dict[str, bytes]]]:
     for key in keys:
-        grids = {"sam.npy": rng.normal(0, 0.1, (256, 64, 64)), "clip.npy": rng.normal(size=(196, 768))}
-        files = {name: npy_bytes(grid.astype(np.float16)) for name, grid in grids.items()}
-        yield key, files | {"json": json.dumps({"sam": {"input_size": [1024, 820]}}).encode()}
+        own = grids or {"sam.npy": rng.normal(0, 0.1, (256, 64, 64)), "clip.npy": rng.normal(size=(196, 768))}
+        files = {name: npy_bytes(grid.astype(np.float16)) for name, grid in own.items()}
+        size = [side, round(side * 820 / 1024)]
+        yield key, files | {"json": json.dumps({"sam": {"input_size": size}}).encode()}
 
 
 def _masks(rng: np.random.Generator, keys: list[str]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -35,7 +35,7 @@ def write(folder: Path, backbones: BackbonesParams, seed: int = 0) -> BackbonesP
     torch.manual_seed(seed)
     sam, clip, vinvl = folder / "sam_vit_b.pth", folder / "clip.safetensors", folder / "vinvl_vg_x152c4.pth"
     torch.save(sam_model_registry["vit_b"](checkpoint=None).state_dict(), sam)
-    save_file(_clip().state_dict(), clip)
+    save_file(random_clip().state_dict(), clip)
     torch.save({"model": _detector().state_dict()}, vinvl)
     return dataclasses.replace(
         backbones,
@@ -45,7 +45,7 @@ def write(folder: Path, backbones: BackbonesParams, seed: int = 0) -> BackbonesP
     )
 
 
-def _clip() -> torch.nn.Module:
+def random_clip() -> torch.nn.Module:
     """A random CLIP, without open_clip's warning that it is one."""
     logging.disable(logging.WARNING)
     try:
