@@ -735,31 +735,37 @@ def bench(
     markdown: Annotated[
         Path | None, typer.Option(help="peers: also write the table into this page, such as docs/peers.md.")
     ] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=1, help="peers: seconds for each row; 1200 unless given.")
+    ] = None,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> Answer:
     """Measure speed on this machine, ratios in one run; or what storing features coarsely costs (drift)."""
-    if (only or markdown) and what is not BenchWhat.peers:
-        raise typer.BadParameter("is for peers", param_hint="--only" if only else "--markdown")
+    for given, option in ((only, "--only"), (markdown, "--markdown"), (limit, "--limit")):
+        if given and what is not BenchWhat.peers:
+            raise typer.BadParameter("is for peers", param_hint=option)
     if true_size and what not in (BenchWhat.train, BenchWhat.factory, BenchWhat.drift):
         raise typer.BadParameter("is for train, factory and drift", param_hint="--true-size")
     read = Params.read(params)
     _ready.before_bench(read, what.value, true_size)
     if what is BenchWhat.peers:
-        return _bench_peers(read, only or [], markdown, as_json)
+        return _bench_peers(read, only or [], markdown, limit, as_json)
     with waiting(f"bench {what.value}", TORCH):
         module = importlib.import_module(f"model.bench.{what.value}")
     return _answer(module.run(read, **({"true_size": True} if true_size else {})), as_json)
 
 
-def _bench_peers(params: Params, only: list[str], markdown: Path | None, as_json: bool) -> Answer:
+def _bench_peers(
+    params: Params, only: list[str], markdown: Path | None, limit: float | None, as_json: bool
+) -> Answer:
     """Side by side with what a user would take instead."""
     from model.bench.peers import run, table
 
     run.check_names(only)
     if markdown:
         table.check_page(markdown)
-    found = run.run(params, only)
+    found = run.run(params, only, limit)
     if markdown:
         table.write_page(markdown, found)
     return _answer(found, as_json, table.text, int(run.failed(found)))

@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 from model.bench.peers.pair import Differ, Job, Pair, Turn, turns
 
 Prepare = Callable[[Job], Pair]
-START = "spawn"
+START: Literal["spawn", "fork"] = "spawn"
 """How a process begins: afresh, because one that has used a GPU or threads cannot be forked."""
 LOOK = 1.0
 """Seconds between a child's looks at whether its parent lives."""
@@ -30,13 +30,13 @@ LOOK = 1.0
 class Effort:
     """How long a row may take, and how often both sides run."""
 
+    limit: float
+    """Seconds for all of the row, preparation included."""
     least: int = 5
     """Turns."""
     most: int = 25
     seconds: float = 20.0
     """After the least, turns go on until so many are spent on them."""
-    limit: float = 1200.0
-    """Seconds for all of the row, preparation included."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ def measure(prepare: Callable[[], Prepare], job: Job, effort: Effort) -> Found:
         job: for it.
         effort: turns and time.
     """
-    context = multiprocessing.get_context(START)
+    context: Any = multiprocessing.get_context(START)
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_work, args=(prepare, job, effort, sender))
     child.start()
@@ -75,7 +75,7 @@ def _received(receiver: Connection, child: Any, limit: float) -> Found:
     found, deadline = Found(), time.monotonic() + limit
     while True:
         if not receiver.poll(max(0.0, deadline - time.monotonic())):
-            found.problem = f"stopped after {limit:.0f} s, its time limit"
+            found.problem = f"stopped after {limit:.0f} s, its time limit (--limit)"
             return found
         try:
             kind, value = receiver.recv()

@@ -26,22 +26,24 @@ from pipeline.common.machine import device_name
 from pipeline.common.params import ParamsFile, load_params
 from pipeline.common.progress import waiting
 
+LIMIT = 1200.0
+"""Seconds for a row, on two quiet cores at most two thirds of it."""
 QUIET = 0.5
 """Load a core below which a machine counts as quiet."""
 
 
-def run(params_file: ParamsFile, only: Sequence[str] = (), effort: Effort | None = None) -> dict[str, Any]:
+def run(params_file: ParamsFile, only: Sequence[str] = (), limit: float | None = None) -> dict[str, Any]:
     """Every row, or those named.
 
     Args:
         params_file: as every command takes it; says the device, and has the tokenizer.
         only: names of `rows.ROWS`; none for all.
-        effort: turns and time a row.
+        limit: seconds for each row; None for `LIMIT`.
 
     Returns:
         ``machine`` (device, cores, load at the start, date, versions) and ``rows``, by name: see `row`.
     """
-    effort = effort or Effort()
+    effort = Effort(limit=limit or LIMIT)
     backbones = load_params(params_file, "backbones", BackbonesParams)
     names = [name for name in ROWS if not only or name in only]
     with waiting("bench peers", "loading PyTorch"):

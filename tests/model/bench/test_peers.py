@@ -191,7 +191,7 @@ def test_a_failing_peer_is_a_row_with_its_reason(prepare: Any, said: str, job: J
 
 def test_nothing_is_left_of_a_row_that_takes_too_long(job: Job) -> None:
     found = measure(slow, job, replace(QUICK, limit=2.0))
-    assert found.problem == "stopped after 2 s, its time limit"
+    assert found.problem == "stopped after 2 s, its time limit (--limit)"
     pid = int((job.folder / "pid").read_text())
     for _ in range(100):
         try:
@@ -222,10 +222,13 @@ def test_ratios_are_of_neighbours_in_time() -> None:
     assert (values["cpu_ratio"], values["cpu_ratio_spread"]) == (1, [1, 4])
     assert (values["ours_per_second"], values["peer_per_second"], values["turns"]) == (5, 1.25, 3)
     assert "problem" not in values
-    found.problem = "stopped after 9 s, its time limit"
+    found.problem = "stopped after 9 s, its time limit (--limit)"
     assert "problem" not in run.row(ROWS["masks"], found, QUICK)  # it had its turns
     few = run.row(ROWS["masks"], found, replace(QUICK, least=5))
-    assert few["problem"] == "stopped after 9 s, its time limit, after 3 of 5 turns" and few["ratio"] == 3
+    assert (
+        few["problem"] == "stopped after 9 s, its time limit (--limit), after 3 of 5 turns"
+        and few["ratio"] == 3
+    )
 
 
 def test_a_side_alternates_in_going_first() -> None:
@@ -246,8 +249,8 @@ def test_the_command_says_what_it_measured(
     page = tmp_path / "page.md"
     page.write_text(f"# Before\n\n{table.START}\n\nold\n\n{table.END}\n\nAfter.\n")
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(run, "Effort", lambda: QUICK)
-    answer, code = cli.bench(cli.BenchWhat.peers, only=["masks"], markdown=page, as_json=True)
+    monkeypatch.setattr(run, "Effort", lambda limit: replace(QUICK, limit=limit))
+    answer, code = cli.bench(cli.BenchWhat.peers, limit=60.0, only=["masks"], markdown=page, as_json=True)
     assert code == 0
     found = json.loads(answer)
     assert list(found["rows"]) == ["masks"] and found["rows"]["masks"]["turns"] == 2
