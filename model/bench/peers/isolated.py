@@ -22,6 +22,8 @@ from model.bench.peers.pair import Differ, Job, Pair, Turn, turns
 Prepare = Callable[[Job], Pair]
 START: Literal["spawn", "fork"] = "spawn"
 """How a process begins: afresh, because one that has used a GPU or threads cannot be forked."""
+LEAVE = 10.0
+"""Seconds that a finished process has to end its workers and free shared memory, before it is killed."""
 LOOK = 1.0
 """Seconds between a child's looks at whether its parent lives."""
 
@@ -90,11 +92,12 @@ def _received(receiver: Connection, child: Any, limit: float) -> Found:
             found.turns.append(value)
         else:
             found.problem = value
+            child.join(LEAVE)
             return found
 
 
 def _work(prepare: Callable[[], Prepare], job: Job, effort: Effort, sender: Connection) -> None:
-    """What the process does; it ends by being killed."""
+    """What the process does."""
     os.setsid()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns in every forked worker

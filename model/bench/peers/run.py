@@ -5,12 +5,14 @@ in time, so that what else the machine does falls on both. Threads are as many o
 """
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import importlib.metadata
 import importlib.util
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,18 +52,35 @@ def run(params_file: ParamsFile, only: Sequence[str] = (), limit: float | None =
         found = {"machine": machine(backbones.torch_device())}
     rows = {}
     for number, name in enumerate(names, 1):
-        one = ROWS[name]
-        words = f"{number}/{len(names)} {name}: {one.ours} beside {one.peer}"
-        if one.module and importlib.util.find_spec(one.module) is None:
-            rows[name] = {**about(one), "left_out": f"{one.distribution} is not installed: {one.install}"}
-            continue
-        with (
-            waiting("bench peers", f"{words}, at most {effort.limit:.0f} s"),
-            tempfile.TemporaryDirectory(prefix="emosem-peers-", ignore_cleanup_errors=True) as folder,
-        ):
-            job = Job(Path(folder), backbones.torch_device(), Path(backbones.language_model).absolute())
-            rows[name] = row(one, measure(functools.partial(preparation, name), job, effort), effort)
+        job = Job(Path(), backbones.torch_device(), Path(backbones.language_model).absolute())
+        rows[name] = _measured(name, f"{number}/{len(names)} {name}", job, effort)
+        print(f"bench peers: {name}: {outcome(rows[name])}", file=sys.stderr, flush=True)
     return found | {"rows": rows}
+
+
+def _measured(name: str, words: str, job: Job, effort: Effort) -> dict[str, Any]:
+    """One row, or that its peer is not there."""
+    one = ROWS[name]
+    if one.module and importlib.util.find_spec(one.module) is None:
+        return {**about(one), "left_out": f"{one.distribution} is not installed: {one.install}"}
+    words = f"{words}: {one.ours} beside {one.peer}, at most {effort.limit:.0f} s"
+    with (
+        waiting("bench peers", words),
+        tempfile.TemporaryDirectory(prefix="emosem-peers-", ignore_cleanup_errors=True) as folder,
+    ):
+        job = dataclasses.replace(job, folder=Path(folder))
+        return row(one, measure(functools.partial(preparation, name), job, effort), effort)
+
+
+def outcome(values: dict[str, Any]) -> str:
+    """A row in a few words, when it is done."""
+    words = [values[key] for key in ("problem", "left_out") if key in values]
+    if "ratio" in values:
+        low, high = values["ratio_spread"]
+        words.insert(
+            0, f"{values['ratio']} times as fast ({low} to {high}), {values['cpu_ratio']} by processor time"
+        )
+    return "; ".join(words)
 
 
 def check_names(only: Sequence[str]) -> None:
