@@ -66,4 +66,6 @@ def _check(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> str:
     )
     if apart.max() > 1:
         raise Differ(f"masks differ by up to {apart.max()} of 255 levels")
+    if not apart.any():
+        return f"masks equal in all {apart.size:,} pixels"
     return f"masks equal but for {np.count_nonzero(apart)} of {apart.size:,} pixels, by one level of 255"
