@@ -730,7 +730,7 @@ def bench(
         bool, typer.Option("--true-size", help="train, factory, drift: random weights of the paper's sizes.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="peers: this row, and those of further --only (docs/peers.md).")
+        list[str] | None, typer.Option(help="peers: these rows, NAME or NAME,NAME (docs/peers.md).")
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option(help="peers: also write the table into this page, such as docs/peers.md.")
@@ -762,10 +762,10 @@ def _bench_peers(
     """Side by side with what a user would take instead."""
     from model.bench.peers import run, table
 
-    run.check_names(only)
+    names = run.chosen(only)
     if markdown:
         table.check_page(markdown)
-    found = run.run(params, only, limit)
+    found = run.run(params, names, limit)
     if markdown:
         table.write_page(markdown, found)
     return _answer(found, as_json, table.text, int(run.failed(found)))

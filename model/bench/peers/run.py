@@ -83,10 +83,12 @@ def outcome(values: dict[str, Any]) -> str:
     return "; ".join(words)
 
 
-def check_names(only: Sequence[str]) -> None:
-    """Raises `UserError` for a name of no row."""
-    if unknown := [name for name in only if name not in ROWS]:
+def chosen(only: Sequence[str]) -> list[str]:
+    """Rows by name, several with commas between them. Raises `UserError` for a name of no row."""
+    names = [name.strip() for some in only for name in some.split(",")]
+    if unknown := [name for name in names if name not in ROWS]:
         raise UserError(f"--only {unknown[0]}: no such row; there are {', '.join(ROWS)}")
+    return names
 
 
 def machine(device: str) -> dict[str, Any]:

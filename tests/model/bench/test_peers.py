@@ -274,7 +274,8 @@ def test_rows_are_left_out_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_wrong_names_and_pages_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--only dali: no such row; there are sam, crops"):
-        run.check_names(["sam", "dali"])
+        run.chosen(["sam, dali"])
+    assert run.chosen(["sam,masks", "apolo"]) == ["sam", "masks", "apolo"]
     page = tmp_path / "page.md"
     table.check_page(page)
     for text in ("no place", f"{table.END} {table.START}", f"{table.START}{table.START}{table.END}"):
