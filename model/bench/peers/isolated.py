@@ -100,6 +100,8 @@ def _work(prepare: Callable[[], Prepare], job: Job, effort: Effort, sender: Conn
     """What the process does."""
     os.setsid()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    if sys.platform == "linux":  # a spawned process would start its workers so too, not as users' programs do
+        multiprocessing.set_start_method("fork", force=True)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns in every forked worker
     try:
         _measure(prepare()(job), effort, sender)
