@@ -26,7 +26,7 @@ from pipeline.masks.recipe import MasksParams, pseudo_masks
 from tests.imports import ROOT
 
 TOKENIZER = ROOT / "weights" / "tiny" / "gpt2"
-QUICK = Effort(least=2, most=2, seconds=0.0, limit=60.0)
+QUICK = Effort(least=2, most=2, seconds=0.0, limit=500.0)
 
 
 @pytest.fixture
@@ -175,6 +175,14 @@ def test_a_row_is_checked_and_timed_in_its_own_process(job: Job) -> None:
         assert turn.ours.cpu > 0 and turn.theirs.cpu > 0
 
 
+def test_a_new_process_can_have_workers(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without inheriting what is imported here; webdataset's dataset cannot be pickled for its workers."""
+    pytest.importorskip("webdataset")
+    monkeypatch.setattr(isolated, "START", "spawn")
+    found = measure(partial(preparation, "webdataset-2"), job, QUICK)
+    assert found.problem is None and len(found.turns) == 2 and "bit-identical" in found.about["agreement"]
+
+
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
@@ -245,12 +253,13 @@ def test_a_side_alternates_in_going_first() -> None:
 def test_the_command_says_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One row at its real size, in a new process: seven artworks' masks are quick."""
+    """One row at its real size: seven artworks' masks are quick."""
+    monkeypatch.setattr(isolated, "START", "fork")
     page = tmp_path / "page.md"
     page.write_text(f"# Before\n\n{table.START}\n\nold\n\n{table.END}\n\nAfter.\n")
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(run, "Effort", lambda limit: replace(QUICK, limit=limit))
-    answer, code = cli.bench(cli.BenchWhat.peers, limit=60.0, only=["masks"], markdown=page, as_json=True)
+    answer, code = cli.bench(cli.BenchWhat.peers, limit=500.0, only=["masks"], markdown=page, as_json=True)
     assert code == 0
     found = json.loads(answer)
     assert list(found["rows"]) == ["masks"] and found["rows"]["masks"]["turns"] == 2
