@@ -106,6 +106,16 @@ class BenchWhat(enum.StrEnum):
     model = "model"
     busy = "busy"
     peers = "peers"
+    gpu = "gpu"
+
+
+BENCHES_WITH = {
+    "true_size": (BenchWhat.train, BenchWhat.factory, BenchWhat.drift),
+    "only": (BenchWhat.peers, BenchWhat.gpu),
+    **dict.fromkeys(("limit", "markdown"), (BenchWhat.peers,)),
+    **dict.fromkeys(("tiny", "minutes", "out"), (BenchWhat.gpu,)),
+}
+"""Option of `bench` -> what it is for."""
 
 
 class MaskFormat(enum.StrEnum):
@@ -730,30 +740,45 @@ def bench(
         bool, typer.Option("--true-size", help="train, factory, drift: random weights of the paper's sizes.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="peers: these rows, NAME or NAME,NAME (docs/peers.md).")
+        list[str] | None, typer.Option(help="peers, gpu: these rows or parts, NAME or NAME,NAME.")
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=1, help="peers: seconds for each row; 1200 unless given.")
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option(help="peers: also write the table into this page, such as docs/peers.md.")
     ] = None,
-    limit: Annotated[
-        float | None, typer.Option(min=1, help="peers: seconds for each row; 1200 unless given.")
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="gpu: small sizes, on a processor too; does every part run?")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="gpu: for all parts; 9 unless given.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="gpu: file of the results, written after every part; gpu.json.")
     ] = None,
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> Answer:
     """Measure speed on this machine, ratios in one run; or what storing features coarsely costs (drift)."""
-    for given, option in ((only, "--only"), (markdown, "--markdown"), (limit, "--limit")):
-        if given and what is not BenchWhat.peers:
-            raise typer.BadParameter("is for peers", param_hint=option)
-    if true_size and what not in (BenchWhat.train, BenchWhat.factory, BenchWhat.drift):
-        raise typer.BadParameter("is for train, factory and drift", param_hint="--true-size")
+    names = [name for given in only or [] for name in given.split(",")]
+    options = {"true_size": true_size, "only": names, "limit": limit, "markdown": markdown}
+    options |= {"tiny": tiny, "minutes": minutes, "out": out}
+    options = {name: value for name, value in options.items() if value}
+    for name in options:
+        if what not in BENCHES_WITH[name]:
+            of = ", ".join(BENCHES_WITH[name])
+            raise typer.BadParameter(f"is for {of}", param_hint=f"--{name.replace('_', '-')}")
     read = Params.read(params)
     _ready.before_bench(read, what.value, true_size)
     if what is BenchWhat.peers:
-        return _bench_peers(read, only or [], markdown, limit, as_json)
+        return _bench_peers(read, names, markdown, limit, as_json)
     with waiting(f"bench {what.value}", TORCH):
         module = importlib.import_module(f"model.bench.{what.value}")
-    return _answer(module.run(read, **({"true_size": True} if true_size else {})), as_json)
+    values = module.run(read, **options)
+    if what is BenchWhat.gpu:
+        return _answer(values, as_json, module.text, code=int(bool(module.failures(values))))
+    return _answer(values, as_json)
 
 
 def _bench_peers(

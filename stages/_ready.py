@@ -91,7 +91,7 @@ def before_bench(params: Params, what: str, true_size: bool) -> None:
         before_train(params)
     elif what in ("factory", "drift", "busy"):
         before_plan(params)
-    elif what == "peers":
+    elif what in ("peers", "gpu"):
         from pipeline.backbones.params import BackbonesParams
 
         _weights(params.section("backbones", BackbonesParams).language_model)

@@ -271,6 +271,7 @@ REVIEWED = {
     "cli.py: importlib.import_module": "of names in the source",
     "model/alignment/artemis_classifier.py: torch.load": "by an unpickler with a list of names; swept above",
     "model/bench/flops.py: open_clip.create_model": "a name in the source, no weights",
+    "model/bench/gpu_parts/worker.py: importlib.import_module": "a part that bench gpu names",
     "model/bench/true_size_weights.py: open_clip.create_model": "a name in the source, no weights",
     "model/emosem/hub.py: snapshot_download": "json, safetensors, txt and README.md alone",
     "model/train/checkpoint.py: torch.load": "weights_only=True",

@@ -22,6 +22,9 @@ from pipeline.common.tars import list_members, npy_bytes, read_tar, write_tar
 from pipeline.masks import raster
 from pipeline.reader.index import Index
 
+PAPER = EmoSEMConfig()
+PATCHES = 196
+"""CLIP's patch tokens of a picture."""
 EMOTIONS_EACH, UTTERANCES_EACH = 3, 2
 """Of an artwork and of its emotions; ArtEmis has 3.1 and 1.6."""
 WORDS = "the calm colours of this quiet field make me feel at home and hopeful"
@@ -57,19 +60,26 @@ def write_shards(
     seed: int = 0,
     grids: Mapping[str, np.ndarray] | None = None,
     side: int = 1024,
+    config: EmoSEMConfig = PAPER,
+    int8: bool = False,
 ) -> Index:
-    """float16 features, masks and an index of so many training artworks, 2.4 MB each.
+    """Features, masks and an index of so many training artworks, 2.4 MB each (int8: 1.4 MB).
 
     Args:
-        grids: of every artwork, ``sam.npy`` and ``clip.npy``; None for random ones of the paper's sizes.
+        grids: of every artwork, ``sam.npy`` and ``clip.npy``; None for random ones, other ones for each.
         side: of SAM's padded input, pixels.
+        config: of the network that is to read random grids.
+        int8: SAM's random grids as codes with scales, not float16.
     """
     rng = np.random.default_rng(seed)
     keys = [f"{number:016x}" for number in range(artworks)]
     counts = [UTTERANCES_EACH] * EMOTIONS_EACH
     members: dict[str, list[dict[str, object]]] = {key: [] for key in keys}
     digests = {key: hashlib.sha256() for key in keys}
-    for file, samples in (("features", _features(rng, keys, grids, side)), ("masks", _masks(rng, keys))):
+    for file, samples in (
+        ("features", _features(rng, keys, grids, side, config, int8)),
+        ("masks", _masks(rng, keys)),
+    ):
         tar = folder / file / f"{shard_stem(0)}.tar"
         write_tar(tar, samples)
         for m in list_members(tar):
@@ -94,13 +104,29 @@ def write_shards(
 
 
 def _features(
-    rng: np.random.Generator, keys: list[str], grids: Mapping[str, np.ndarray] | None, side: int
+    rng: np.random.Generator,
+    keys: list[str],
+    grids: Mapping[str, np.ndarray] | None,
+    side: int,
+    config: EmoSEMConfig,
+    int8: bool,
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     for key in keys:
-        own = grids or {"sam.npy": rng.normal(0, 0.1, (256, 64, 64)), "clip.npy": rng.normal(size=(196, 768))}
-        files = {name: npy_bytes(grid.astype(np.float16)) for name, grid in own.items()}
+        own = grids or _random_grids(rng, config, int8)
+        stored = own if int8 else {name: grid.astype(np.float16) for name, grid in own.items()}
+        files = {name: npy_bytes(grid) for name, grid in stored.items()}
         size = [side, round(side * 820 / 1024)]
         yield key, files | {"json": json.dumps({"sam": {"input_size": size}}).encode()}
+
+
+def _random_grids(rng: np.random.Generator, config: EmoSEMConfig, int8: bool) -> dict[str, np.ndarray]:
+    sam = rng.normal(0, 0.1, (config.dim, config.grid, config.grid))
+    clip = rng.normal(size=(PATCHES, config.visual_dim))
+    if not int8:
+        return {"sam.npy": sam, "clip.npy": clip}
+    scale = np.abs(sam).max((1, 2)) / 127
+    codes = np.round(sam / scale[:, None, None]).astype(np.int8)
+    return {"sam.npy": codes, "sam_scale.npy": scale.astype(np.float32), "clip.npy": clip.astype(np.float16)}
 
 
 def _masks(rng: np.random.Generator, keys: list[str]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -7,6 +7,7 @@ regions are as many.
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Literal
 
 import open_clip
 import torch
@@ -19,6 +20,7 @@ from pipeline.regions.vinvl.detector import AttrRCNN
 from pipeline.regions.vinvl.resnext import FrozenBatchNorm2d
 
 CLIP = "ViT-B-16"
+SamArch = Literal["vit_b", "vit_l", "vit_h"]
 RESIDUAL = 0.2
 """Scale of what each VinVL block adds: fifty random blocks at 1 would overflow."""
 
@@ -31,18 +33,34 @@ def write(folder: Path, backbones: BackbonesParams, seed: int = 0) -> BackbonesP
         backbones: params that keep everything but names and files: device, precision ...
         seed: of the weights.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    sam, clip, vinvl = folder / "sam_vit_b.pth", folder / "clip.safetensors", folder / "vinvl_vg_x152c4.pth"
-    torch.save(sam_model_registry["vit_b"](checkpoint=None).state_dict(), sam)
-    save_file(random_clip().state_dict(), clip)
-    torch.save({"model": _detector().state_dict()}, vinvl)
+    return write_vinvl(folder, write_clip(folder, write_sam(folder, backbones)))
+
+
+def write_sam(folder: Path, backbones: BackbonesParams, arch: SamArch = "vit_b") -> BackbonesParams:
+    """One of SAM's official sizes (0.4, 1.2, 2.6 GB); arguments as of `write`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"sam_{arch}.pth"
+    torch.save(sam_model_registry[arch](checkpoint=None).state_dict(), file)
+    return dataclasses.replace(backbones, sam=dataclasses.replace(backbones.sam, arch=arch, checkpoint=file))
+
+
+def write_clip(folder: Path, backbones: BackbonesParams) -> BackbonesParams:
+    """CLIP ViT-B/16 (0.6 GB); arguments as of `write`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "clip.safetensors"
+    save_file(random_clip().state_dict(), file)
     return dataclasses.replace(
-        backbones,
-        sam=dataclasses.replace(backbones.sam, arch="vit_b", checkpoint=sam),
-        clip=dataclasses.replace(backbones.clip, name=CLIP, checkpoint=clip),
-        vinvl=dataclasses.replace(backbones.vinvl, checkpoint=vinvl),
+        backbones, clip=dataclasses.replace(backbones.clip, name=CLIP, checkpoint=file)
     )
+
+
+def write_vinvl(folder: Path, backbones: BackbonesParams) -> BackbonesParams:
+    """VinVL X152-C4 (0.7 GB); arguments as of `write`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "vinvl_vg_x152c4.pth"
+    torch.save({"model": _detector().state_dict()}, file)
+    return dataclasses.replace(backbones, vinvl=dataclasses.replace(backbones.vinvl, checkpoint=file))
 
 
 def random_clip() -> torch.nn.Module:

@@ -221,28 +221,9 @@ class MaskDecoder(nn.Module):
 
     def _mask_head(self, image_QSC: Tensor, mask_tokens_QMC: Tensor, masks: Sequence[int]) -> Tensor:
         """Each mask token's linear classifier over the upscaled image (Eq. 2), (Q, M, 4 grid, 4 grid)."""
+        image_QCHW = image_QSC.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        upscaled_QcHW = self.output_upscaling(image_QCHW)
         classifiers_QMc = torch.stack(
             [self.output_hypernetworks_mlps[i](mask_tokens_QMC[:, at]) for at, i in enumerate(masks)], dim=1
         )
-        logits_QMT = classifiers_QMc @ self._upscaled(image_QSC).transpose(1, 2)
-        places = logits_QMT.unflatten(2, (self.grid, self.grid, 2, 2, 2, 2))  # cell, quarter of it, of that
-        return places.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*logits_QMT.shape[:2], *2 * [4 * self.grid])
-
-    def _upscaled(self, image_QSC: Tensor) -> Tensor:
-        """`output_upscaling` of the image, (Q, 16 S, c): of each cell the quarters, of each the quarters.
-
-        A transposed convolution with a stride of its kernel's size is a matrix product for every cell. With
-        channels last it needs no copies, and its backward takes a third of the convolution's time.
-        """
-        first, norm, gelu, second, _ = self.output_upscaling
-        halves = _quarters(image_QSC, first)
-        halves = gelu(F.layer_norm(halves, halves.shape[-1:], norm.weight, norm.bias, norm.eps))
-        upscaled: Tensor = gelu(_quarters(halves, second))
-        return upscaled
-
-
-def _quarters(cells_QSC: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
-    """A transposed convolution, 2x2 with stride 2, of cells in any order: (Q, 4 S, c), quarters by rows."""
-    weight_CD = layer.weight.permute(0, 2, 3, 1).flatten(1)
-    bias_D = layer.bias.repeat(4)
-    return F.linear(cells_QSC, weight_CD.T, bias_D).unflatten(2, (4, -1)).flatten(1, 2)
+        return torch.einsum("qmc,qchw->qmhw", classifiers_QMc, upscaled_QcHW)

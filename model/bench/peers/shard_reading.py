@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from model.bench import true_size_shards
 from model.bench.peers.pair import Differ, Job, Pair
-from model.data.batch import Batch, pad_texts
+from model.data.batch import IGNORE, Batch
 from model.data.frame import Frame
 from model.data.loader import load_batches
 from model.data.samples import Samples
@@ -115,7 +115,10 @@ def load_npy(data: bytes) -> np.ndarray:
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A peer's batch: everything stacked into tensors, as `Samples` does it."""
-    tokens, labels = pad_texts([text for sample in samples for text in sample["tokens"]])
+    texts = [text for sample in samples for text in sample["tokens"]]
+    length = max(map(len, texts))
+    tokens = torch.tensor([[*text, *[text[-1]] * (length - len(text))] for text in texts])
+    labels = torch.tensor([[*text, *[IGNORE] * (length - len(text))] for text in texts])
     batch = {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in ("sam", "clip")}
     targets = torch.from_numpy(np.concatenate([s["target"] for s in samples]))
     keys = [s["key"] for s in samples]
