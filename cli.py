@@ -901,14 +901,18 @@ def pretrain_tiny(
     params: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> Answer:
-    """Train the built-in gallery's tiny CLIP, SAM, GPT-2 and VinVL from nothing, by a fixed recipe."""
+    """Train the built-in gallery's tiny CLIP, SAM, GPT-2 and VinVL from nothing, by a fixed recipe.
+
+    What a stopped training of SAM goes on from is kept in data/pretrain. More or fewer pretrain.sam.steps in
+    the params prolong it or end it early.
+    """
     file = Params.read(params)
     _ready.before_pretraining(out)
     with waiting("pretrain-tiny", TORCH):
         from model.pretrain.tiny import PretrainParams, pretrain
 
-        read = file.section("pretrain", PretrainParams)
-    quality = pretrain(out, read, only.value if only else None)
+        read, paths = file.section("pretrain", PretrainParams), file.section("paths", Paths)
+    quality = pretrain(out, read, paths.data / "pretrain", only.value if only else None)
     return _answer(quality, as_json, lambda _: (out / "CARD.md").read_text(encoding="utf-8"))
 
 

@@ -1,5 +1,6 @@
 """Trains the small SAM on gallery scenes: promptable segmentation, and prompts that mean kinds of things.
 
+The encoder first learns alone what things are, from an auxiliary classifier; then all parts learn together.
 Three kinds of prompt, each decoded for many targets of many pictures at once:
 
 - *visual*, as in SAM: a point or a box picks one motif or one part of the scenery; single mask and the best
@@ -16,11 +17,10 @@ tokens; which kinds an emotion means is left for EmoSEM to learn. Kinds are neve
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pydantic
 import torch
 from pydantic import Field
@@ -28,29 +28,20 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.pretrain.clip import adamw, save_half
-from model.pretrain.scenes import CLASSES, OWNERS, load_canvases
-from model.pretrain.segmentation_data import (
-    KINDS,
-    Pictures,
-    draw_points,
-    draw_sets,
-    present_kinds,
-    set_masks,
-    tight_boxes,
-    visual_targets,
-)
+from model.pretrain.clip import save_half
+from model.pretrain.pictures import Pictures, load_pictures
+from model.pretrain.prompting import Teacher, decode, dense_loss, iou, mask_loss, view, visual_prompts
+from model.pretrain.sam_quality import evaluate, probe
+from model.pretrain.segmentation_data import SLOTS, draw_sets, present_kinds, set_masks, visual_targets
+from model.pretrain.training_state import TrainingState, trapezoid
 from model.train.precision import autocast
 from pipeline.backbones.sam import SamConfig, build_sam
+from pipeline.common.errors import RunFailed
 from pipeline.common.files import write_json
+from pipeline.common.fingerprint import as_json, fingerprint
+from pipeline.common.lock import writes
 from pipeline.common.params import STRICT
-
-MOTIF_WEIGHT = 3.0
-"""Weight of a motif's cells in the auxiliary loss; scenery owns most of a picture."""
-CARRIERS = 7
-"""Tokens that say nothing around a semantic token; EmoSEM's prompt has as many constant words."""
-SLOTS = 8
-"""Semantic mask tokens decoded together."""
+from pipeline.common.progress import Meter
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -59,147 +50,186 @@ class SamPretrainParams:
 
     seed: Annotated[int, Field(ge=1_000_000)] = 1_000_100
     """Seed of the training scenes and of the weights; the held-out scenes have the next one."""
-    scenes: Annotated[int, Field(gt=0)] = 2000
+    scenes: Annotated[int, Field(gt=0)] = 1400
     """Training scenes."""
     held_out: Annotated[int, Field(gt=0)] = 120
     """Scenes on which IoU is measured."""
-    encoder_steps: Annotated[int, Field(gt=0)] = 1500
+    encoder_steps: Annotated[int, Field(ge=0)] = 250
     """Optimizer steps of the encoder alone on the auxiliary loss: what things are, before how to be asked."""
-    encoder_batch: Annotated[int, Field(gt=0)] = 24
+    encoder_batch: Annotated[int, Field(gt=0)] = 16
     """Pictures per step of the encoder alone."""
-    steps: Annotated[int, Field(gt=0)] = 500
-    """Optimizer steps of prompt encoder and mask decoder; the encoder stays as it is then."""
-    batch: Annotated[int, Field(gt=0)] = 16
+    steps: Annotated[int, Field(gt=0)] = 2000
+    """Optimizer steps of all parts together. Fewer or more may be set while a training runs or after it: it
+    goes on from its last state before the cooldown."""
+    batch: Annotated[int, Field(gt=0)] = 12
     """Pictures per step of these."""
     visual: Annotated[int, Field(gt=0)] = 2
     """Visual prompts per picture and step."""
-    semantic: Annotated[int, Field(gt=0)] = 4
+    semantic: Annotated[int, Field(gt=0)] = 2
     """Semantic prompts per picture and step; a group of `SLOTS` semantic mask tokens comes on top."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak of the one-cycle learning rate (AdamW)."""
+    """Peak learning rate of embeddings, convolutions and vectors (AdamW). It rises at the start, stays, and
+    falls at the end."""
+    matrix_lr: Annotated[float, Field(gt=0)] = 2e-3
+    """The same of linear layers' weights (Muon, scaled to AdamW's size of steps)."""
+    warmup: Annotated[int, Field(ge=0)] = 60
+    """Steps in which it rises, at the start and again when the other parts join the encoder."""
+    cooldown: Annotated[int, Field(gt=0)] = 300
+    """Steps in which it falls, out of `steps`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """AdamW's."""
+    """Of both; vectors have none."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that draw the scenes; 0: one per core."""
 
 
-class Teacher(nn.Module):
-    """What is needed for training only: meanings for semantic tokens, and the auxiliary classifier."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.classify = nn.Conv2d(width, len(CLASSES), 1)
-        self.to_prompt = nn.Linear(width, width)
-        self.to_mask_token = nn.Linear(width, width)
-        self.carriers = nn.Parameter(torch.randn(CARRIERS, width))
-        nn.init.eye_(self.to_prompt.weight)
-        nn.init.eye_(self.to_mask_token.weight)
-
-    def meaning(self, sets: Tensor) -> Tensor:
-        """Sets of kinds, bool (..., KINDS), as the mean of their embeddings (..., width).
-
-        A kind's embedding is the direction by which the auxiliary classifier knows it, so a token looks from
-        the start like what it asks for, as a text embedding of CLIP looks like an image's.
-        """
-        weights = sets.float()
-        directions = F.normalize(self.classify.weight.detach()[:KINDS, :, 0, 0], dim=1)
-        mean: Tensor = weights @ directions / weights.sum(-1, keepdim=True).clamp(min=1)
-        return mean * directions.shape[1] ** 0.5
-
-    def prompts(self, sets: Tensor) -> Tensor:
-        """Sparse prompts (N, CARRIERS + 1, width) of sets (N, KINDS): the carriers, then what is asked for.
-
-        In a third of them the carriers are replaced by noise, so that the mixer heeds the last alone.
-        """
-        token = self.to_prompt(self.meaning(sets))[:, None]
-        carriers = self.carriers.expand(len(sets), -1, -1)
-        noisy = torch.rand(len(sets), 1, 1, device=sets.device) < 1 / 3
-        return torch.cat([torch.where(noisy, torch.randn_like(carriers), carriers), token], 1)
-
-
-def preprocess(sam: Sam, images: Tensor, sizes: Tensor) -> Tensor:
-    """uint8 (B, 3, S, S) with (height, width) `sizes` to SAM's input: normalised, then zero where padded."""
-    side = torch.arange(images.shape[-1], device=images.device)
-    inside = (side[None, :, None] < sizes[:, :1, None]) & (side[None, None, :] < sizes[:, 1:, None])
-    return (images.float() - sam.pixel_mean) / sam.pixel_std * inside[:, None]
-
-
-def decode(
-    sam: Sam, grids: Tensor, mask_tokens: Tensor, prompts: Tensor, dense_pe: Tensor
-) -> tuple[Tensor, Tensor]:
-    """SAM's mask decoder for N prompts of N pictures (its own forward repeats one picture).
+@writes(lambda out, params, device, kept: [kept])
+def train_sam(out: Path, params: SamPretrainParams, device: str, kept: Path) -> dict[str, Any]:
+    """Train from random weights; write sam.safetensors and sam.json into `out`.
 
     Args:
-        sam: whose decoder.
-        grids: (N, C, h, w) image embeddings, without the no-mask vector.
-        mask_tokens: (N, M, C); hypernetwork i serves token i when M is SAM's number, else 0 serves all.
-        prompts: (N, T, C) sparse prompt tokens; T may be 0.
-        dense_pe: (1, C, h, w) of the prompt encoder.
+        out: folder of the weights.
+        params: the recipe.
+        device: torch device name.
+        kept: folder for what a killed run goes on from: drawn pictures, and the training's state. A run that
+            was killed at any time ends with the same bytes as one that was not, on the same machine with as
+            many threads.
 
     Returns:
-        Mask logits (N, M, 4h, 4w), and IoU predictions (N, SAM's number of masks).
+        Held-out quality and counts: see `evaluate` and `probe`.
+
+    Raises:
+        UserError: another training uses `kept`.
+        RunFailed: see `fit_sam`.
     """
-    decoder = sam.mask_decoder
-    iou_token = decoder.iou_token.weight.expand(len(grids), -1, -1)
-    tokens = torch.cat([iou_token, mask_tokens, prompts], 1)
-    source = grids + sam.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
-    out, mixed = decoder.transformer(source, dense_pe.expand(len(grids), -1, -1, -1), tokens)
-    upscaled = decoder.output_upscaling(mixed.transpose(1, 2).reshape(source.shape))
-    count = mask_tokens.shape[1]
-    networks = decoder.output_hypernetworks_mlps
-    own = count == decoder.num_mask_tokens
-    weights = torch.stack([networks[i if own else 0](out[:, 1 + i]) for i in range(count)], 1)
-    masks = (weights @ upscaled.flatten(2)).view(len(grids), count, *upscaled.shape[2:])
-    return masks, decoder.iou_prediction_head(out[:, 0])
+    torch.manual_seed(params.seed)
+    config = SamConfig()
+    sam = build_sam(config).to(device)
+    nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
+    align(sam)
+    teacher = Teacher(config.out_chans).to(device)
+    start = time.monotonic()
+    pictures = load_pictures(params.seed, params.scenes, params.workers, device, kept)
+    drawn = time.monotonic()
+    last, spent = fit_sam(sam, teacher, pictures, params, kept)
+    write_json(out / "sam.json", dataclasses.asdict(config))
+    save_half(sam, out / "sam.safetensors")
+    held_out = load_pictures(params.seed + 1, params.held_out, params.workers, device, kept)
+    return {
+        **evaluate(sam, teacher, held_out),
+        **probe(sam, pictures, held_out),
+        "loss": last,
+        "parameters": sum(p.numel() for p in sam.parameters()),
+        "recipe": as_json(params),
+        "draw_seconds": round(drawn - start),
+        "processor_seconds": round(spent),
+    }
 
 
-def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """SAM's 20 focal + dice per mask; logits (..., H, W) and soft targets that broadcast to them -> (...)."""
-    target = target.expand_as(logits)
-    probability = logits.sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    agreement = probability * target + (1 - probability) * (1 - target)
-    weight = 0.25 * target + 0.75 * (1 - target)
-    focal = (weight * (1 - agreement) ** 2 * entropy).mean((-2, -1))
-    overlap = 2 * (probability * target).sum((-2, -1)) + 1
-    dice = 1 - overlap / (probability.sum((-2, -1)) + target.sum((-2, -1)) + 1)
-    return 20 * focal + dice
+def align(sam: Sam) -> None:
+    """Let the untrained mixer's queries and keys be the same projection, so that like attends to like."""
+    for block in sam.mask_decoder.transformer.layers:
+        for attention in (block.cross_attn_token_to_image, block.cross_attn_image_to_token):
+            attention.k_proj.load_state_dict(attention.q_proj.state_dict())
 
 
-def iou(logits: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union of the foregrounds of (..., H, W); 1 where both are empty."""
-    ours, theirs = logits > 0, target > 0.5
-    union = (ours | theirs).sum((-2, -1)).float()
-    return torch.where(union > 0, (ours & theirs).sum((-2, -1)) / union.clamp(min=1), 1.0)
+def fit_sam(
+    sam: Sam, teacher: Teacher, pictures: Pictures, params: SamPretrainParams, kept: Path
+) -> tuple[dict[str, float], float]:
+    """The encoder on the auxiliary loss, then all parts on all losses; goes on from what `kept` holds.
+
+    Returns:
+        The last step's losses, and the processor seconds of all steps.
+
+    Raises:
+        RunFailed: the loss is no number any more.
+    """
+    device = pictures.images.device
+    parts = nn.ModuleDict({"sam": sam, "teacher": teacher}).train()
+    optimizers = _optimizers(parts, params)
+    total = params.encoder_steps + params.steps
+    state = TrainingState(
+        kept, _identity(params, device), dict(parts.items()), optimizers, total, params.cooldown
+    )
+    done = state.resume()
+    print(f"sam: step {done}/{total}; what a stopped run goes on from is kept in {kept}", flush=True)
+    found: dict[str, Tensor] = {}
+    for phase, losses_of, end, batch in (
+        ("encoder alone", encoder_losses, params.encoder_steps, params.encoder_batch),
+        ("all parts", losses, total, params.batch),
+    ):
+        meter = Meter(f"sam: {phase}", max(end - state.step, 0), unit="step")
+        while state.step < end:
+            torch.manual_seed(params.seed * 1_000_003 + state.step)
+            chosen = torch.randint(len(pictures.images), (batch,)).to(device)
+            found = losses_of(sam, teacher, pictures, chosen, params)
+            loss = sum(found.values(), torch.zeros((), device=device))
+            _step(parts, optimizers, loss, _share_of_lr(state.step, params))
+            state.done()
+            meter.add()
+            if state.step % 50 == 0 or state.step == end:
+                shown = ", ".join(f"{name} {value.item():.3f}" for name, value in found.items())
+                print(f"sam: step {state.step}/{total}, {shown}", flush=True)
+    parts.eval()
+    return {name: round(value.item(), 4) for name, value in found.items()}, state.seconds
 
 
-def visual_prompts(sam: Sam, targets: Tensor, boxes: Tensor, noise: float) -> Tensor:
-    """Sparse tokens (N, 2, C) per target (N, H, W): box corners where `boxes` (N,), else a point and none."""
-    corners = tight_boxes(targets)
-    extent = (corners[:, 2:] - corners[:, :2]).repeat(1, 2)
-    corners = (corners + torch.randn_like(corners) * extent * noise).clamp(0, OWNERS)
-    encoder = sam.prompt_encoder
-    points = (draw_points(targets)[:, None], torch.ones(len(targets), 1, device=targets.device))
-    box_tokens, _ = encoder(points=None, boxes=corners, masks=None)
-    point_tokens, _ = encoder(points=points, boxes=None, masks=None)
-    return torch.where(boxes[:, None, None], box_tokens, point_tokens)
+def _identity(params: SamPretrainParams, device: torch.device) -> str:
+    """Of all that decides a state: not how many steps follow, nor on what is measured."""
+    recipe = {
+        k: v for k, v in as_json(params).items() if k not in ("steps", "cooldown", "held_out", "workers")
+    }
+    return fingerprint(recipe, as_json(SamConfig()), device.type, torch.__version__)
 
 
-def view(sam: Sam, pictures: Pictures, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mirrored, recoloured pictures as SAM's input (B, 3, S, S), their owners and classes (B, S, S)."""
-    images, owners, sizes = pictures.batch(chosen, mirror=True)
-    gain = 1 + (torch.rand(len(chosen), 3, 1, 1, device=images.device) - 0.5) * 0.3
-    pixels = preprocess(sam, (images.float() * gain).clamp(0, 255), sizes)
-    return pixels, owners, pictures.class_map(chosen, owners)
+def _share_of_lr(step: int, params: SamPretrainParams) -> float:
+    if step < params.encoder_steps:
+        return min(1.0, (step + 1) / (params.warmup + 1))
+    return trapezoid(step - params.encoder_steps, params.steps, params.warmup, params.cooldown)
 
 
-def dense_loss(teacher: Teacher, grids: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy of each grid cell's class against that of one pixel of it, at a random place."""
-    cell = OWNERS // grids.shape[-1]
-    row, column = torch.randint(cell, (2,)).tolist()
-    weight = torch.full((len(CLASSES),), 1.0, device=grids.device)
-    weight[:KINDS] = MOTIF_WEIGHT
-    return F.cross_entropy(teacher.classify(grids).float(), classes[:, row::cell, column::cell], weight)
+def _optimizers(parts: nn.Module, params: SamPretrainParams) -> list[torch.optim.Optimizer]:
+    """Muon for the weights of linear layers, with which the loss falls in two thirds of AdamW's steps; AdamW
+    for the rest. Their groups keep the peak learning rate under "peak"."""
+    matrices = [layer.weight for layer in parts.modules() if isinstance(layer, nn.Linear)]
+    known = {id(weight) for weight in matrices}
+    rest = [p for p in parts.parameters() if id(p) not in known and p.requires_grad]
+    decay, lr = params.weight_decay, params.lr
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": decay, "peak": lr},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "peak": lr},
+    ]
+    return [
+        torch.optim.Muon(
+            [{"params": matrices, "peak": params.matrix_lr}],
+            lr=params.matrix_lr,
+            weight_decay=decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98)),
+    ]
+
+
+def _step(
+    parts: nn.Module, optimizers: Sequence[torch.optim.Optimizer], loss: Tensor, share_of_lr: float
+) -> None:
+    parts.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
+    if not torch.isfinite(norm):
+        raise RunFailed("sam: the gradient is no number any more; try a lower pretrain.sam.lr")
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * share_of_lr
+        optimizer.step()
+
+
+def encoder_losses(
+    sam: Sam, teacher: Teacher, pictures: Pictures, chosen: Tensor, params: SamPretrainParams
+) -> dict[str, Tensor]:
+    """The loss of a step of the encoder alone on the pictures `chosen` (B,)."""
+    pixels, _, classes = view(sam, pictures, chosen)
+    with autocast(pixels.device):
+        return {"dense": dense_loss(teacher, sam.image_encoder(pixels), classes)}
 
 
 def losses(
@@ -212,14 +242,14 @@ def losses(
     own_tokens = sam.mask_decoder.mask_tokens.weight
     found: dict[str, Tensor] = {}
 
-    target = visual_targets(pictures, chosen, owners, params.visual).flatten(0, 1)
+    target = visual_targets(pictures, chosen, owners, params.visual)[0].flatten(0, 1)
     boxed = torch.rand(len(target), device=device) < 0.5
     prompts = visual_prompts(sam, target, boxed, noise=0.05)
     sets = draw_sets(present_kinds(classes), params.semantic + SLOTS)
     set_target = set_masks(sets, classes)
-    with autocast(device), torch.no_grad():
-        grids = sam.image_encoder(pixels)
     with autocast(device):
+        grids = sam.image_encoder(pixels)
+        found["dense"] = dense_loss(teacher, grids, classes)
         many = grids.repeat_interleave(params.visual, 0)
         visual, scores = decode(sam, many, own_tokens.expand(len(many), -1, -1), prompts, dense_pe)
         asked = sets[:, : params.semantic].flatten(0, 1)
@@ -231,7 +261,9 @@ def losses(
         multi, _ = decode(sam, grids, slots, grids.new_zeros(len(grids), 0, grids.shape[1]), dense_pe)
     visual, semantic, multi = visual.float(), semantic[:, :1].float(), multi.float()
     each = mask_loss(visual, target[:, None])
-    found["visual"] = each[:, 0].mean() + each[:, 1:].amin(1).mean()
+    each = each[:, 0] + each[:, 1:].amin(1)
+    shown = target.flatten(1).amax(1) > 0.5  # a zoom can have cut it away
+    found["visual"] = (each * shown).sum() / shown.sum().clamp(min=1)
     semantic_target = set_target[:, : params.semantic].flatten(0, 1)[:, None]
     found["semantic"] = mask_loss(semantic, semantic_target).mean()
     found["multi"] = mask_loss(multi, set_target[:, params.semantic :]).mean()
@@ -241,127 +273,3 @@ def losses(
         semantic_scores[:, :1].float(), iou(semantic.detach(), semantic_target)
     )
     return found
-
-
-def train_sam(out: Path, params: SamPretrainParams, device: str) -> dict[str, Any]:
-    """Train from random weights; write sam.safetensors and sam.json into `out`.
-
-    Returns:
-        Held-out quality and counts: see `evaluate`.
-    """
-    start = time.monotonic()
-    torch.manual_seed(params.seed)
-    config = SamConfig()
-    sam = build_sam(config).to(device)
-    nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
-    teacher = Teacher(config.out_chans).to(device)
-    pictures = Pictures(load_canvases(params.seed, params.scenes, params.workers), device)
-    drawn = time.monotonic()
-    last = fit_sam(sam, teacher, pictures, params)
-    write_json(out / "sam.json", dataclasses.asdict(config))
-    save_half(sam, out / "sam.safetensors")
-    held_out = Pictures(load_canvases(params.seed + 1, params.held_out, params.workers), device)
-    return {
-        **evaluate(sam, teacher, held_out),
-        "loss": last,
-        "parameters": sum(p.numel() for p in sam.parameters()),
-        "recipe": dataclasses.asdict(params),
-        "draw_seconds": round(drawn - start),
-        "seconds": round(time.monotonic() - start),
-    }
-
-
-def align(sam: Sam) -> None:
-    """Let the untrained mixer's queries and keys be the same projection, so that like attends to like."""
-    for block in sam.mask_decoder.transformer.layers:
-        for attention in (block.cross_attn_token_to_image, block.cross_attn_image_to_token):
-            attention.k_proj.load_state_dict(attention.q_proj.state_dict())
-
-
-def fit_sam(sam: Sam, teacher: Teacher, pictures: Pictures, params: SamPretrainParams) -> dict[str, float]:
-    """The encoder on the auxiliary loss, then the rest on it; returns the last steps' losses."""
-    align(sam)
-    encoder = nn.ModuleList([sam.image_encoder, teacher.classify])
-    rest = nn.ModuleList([sam.prompt_encoder, sam.mask_decoder, teacher])
-
-    def encoder_losses(chosen: Tensor) -> dict[str, Tensor]:
-        pixels, _, classes = view(sam, pictures, chosen)
-        with autocast(pixels.device):
-            return {"dense": dense_loss(teacher, sam.image_encoder(pixels), classes)}
-
-    def all_losses(chosen: Tensor) -> dict[str, Tensor]:
-        return losses(sam, teacher, pictures, chosen, params)
-
-    found = _optimize(encoder, encoder_losses, pictures, params, params.encoder_steps, params.encoder_batch)
-    encoder.requires_grad_(False)
-    return found | _optimize(rest, all_losses, pictures, params, params.steps, params.batch)
-
-
-def _optimize(
-    parts: nn.Module,
-    losses_of: Callable[[Tensor], dict[str, Tensor]],
-    pictures: Pictures,
-    params: SamPretrainParams,
-    steps: int,
-    batch: int,
-) -> dict[str, float]:
-    """One cycle of AdamW on random batches of pictures; returns the last step's losses."""
-    device = pictures.images.device
-    optimizer = adamw(parts, params.lr, params.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, steps, pct_start=0.12)
-    rng = np.random.default_rng([params.seed, steps])
-    found: dict[str, Tensor] = {}
-    parts.train()
-    for step in range(steps):
-        chosen = torch.from_numpy(rng.integers(len(pictures.images), size=batch)).to(device)
-        found = losses_of(chosen)
-        optimizer.zero_grad(set_to_none=True)
-        sum(found.values(), torch.zeros((), device=device)).backward()
-        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0 or step == steps - 1:
-            shown = ", ".join(f"{name} {value.item():.3f}" for name, value in found.items())
-            print(f"sam: step {step}/{steps}, {shown}", flush=True)
-    parts.eval()
-    return {name: round(value.item(), 4) for name, value in found.items()}
-
-
-@torch.inference_mode()
-def evaluate(sam: Sam, teacher: Teacher, pictures: Pictures, batch: int = 8) -> dict[str, float]:
-    """Mean IoU on unseen pictures, in percent.
-
-    ``point``: one point, single mask. ``point_best``: the best of its three. ``box``: the tight box.
-    ``semantic``: sets that name kinds of the picture, as prompts. ``multi``: the same as mask tokens.
-    """
-    device = pictures.images.device
-    dense_pe = sam.prompt_encoder.get_dense_pe()
-    own_tokens = sam.mask_decoder.mask_tokens.weight
-    found: dict[str, list[Tensor]] = {
-        name: [] for name in ("point", "point_best", "box", "semantic", "multi")
-    }
-    torch.manual_seed(0)
-    for chosen in torch.arange(len(pictures.images), device=device).split(batch):
-        images, owners, sizes = pictures.batch(chosen, mirror=False)
-        classes = pictures.class_map(chosen, owners)
-        grids = sam.image_encoder(preprocess(sam, images, sizes))
-        target = visual_targets(pictures, chosen, owners, 4).flatten(0, 1)
-        many = grids.repeat_interleave(4, 0)
-        tokens = own_tokens.expand(len(many), -1, -1)
-        for boxed in (False, True):
-            wanted = torch.full((len(target),), boxed, device=device)
-            masks, _ = decode(sam, many, tokens, visual_prompts(sam, target, wanted, noise=0.0), dense_pe)
-            each = iou(masks, target[:, None])
-            found["box" if boxed else "point"].append(each[:, 0])
-            if not boxed:
-                found["point_best"].append(each[:, 1:].amax(1))
-        sets = draw_sets(present_kinds(classes), SLOTS, empty=0.0)
-        truth = set_masks(sets, classes)
-        many = grids.repeat_interleave(SLOTS, 0)
-        asked = teacher.prompts(sets.flatten(0, 1))
-        masks, _ = decode(sam, many, own_tokens.expand(len(many), -1, -1), asked, dense_pe)
-        found["semantic"].append(iou(masks[:, 0], truth.flatten(0, 1)))
-        slots = own_tokens[:1] + teacher.to_mask_token(teacher.meaning(sets))
-        masks, _ = decode(sam, grids, slots, grids.new_zeros(len(grids), 0, grids.shape[1]), dense_pe)
-        found["multi"].append(iou(masks, truth).flatten())
-    return {f"{name}_iou": round(100 * float(torch.cat(values).mean()), 2) for name, values in found.items()}

@@ -70,14 +70,17 @@ class Canvas:
     view: Subject
 
 
-def load_scenes(seed: int, count: int, workers: int, small: Callable[[Scene, int], T]) -> list[T]:
-    """`small(scene, index)` of the scenes 0 .. count - 1 of a seed, in this order whatever `workers` is.
+def load_scenes(
+    seed: int, count: int, workers: int, small: Callable[[Scene, int], T], first: int = 0
+) -> list[T]:
+    """`small(scene, index)` of the scenes first .. count - 1 of a seed, in this order whatever `workers` is.
 
     Args:
         seed: at least 1,000,000.
-        count: number of scenes.
+        count: number of scenes, those before `first` included.
         workers: processes that draw; 0 is one per core.
         small: picklable; runs where the scene is drawn, so that only what it returns travels.
+        first: index of the first that is drawn.
 
     Raises:
         ValueError: a seed that a gallery may have.
@@ -87,21 +90,21 @@ def load_scenes(seed: int, count: int, workers: int, small: Callable[[Scene, int
     draw = functools.partial(_draw, seed=seed, small=small)
     workers = workers or cores()
     if workers == 1:
-        return [draw(index) for index in range(count)]
+        return [draw(index) for index in range(first, count)]
     context = multiprocessing.get_context("spawn")  # the parent may already hold a GPU
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        return list(pool.map(draw, range(count), chunksize=16))
+        return list(pool.map(draw, range(first, count), chunksize=16))
 
 
 def _draw(index: int, seed: int, small: Callable[[Scene, int], T]) -> T:
     return small(scene(seed, index), index)
 
 
-def load_canvases(seed: int, count: int, workers: int) -> list[Canvas]:
-    """The canvases of a seed's first scenes; the words follow from seed and index too."""
-    return load_scenes(seed, count, workers, functools.partial(to_canvas, seed=seed))
+def load_canvases(seed: int, count: int, workers: int, first: int = 0) -> list[Canvas]:
+    """The canvases of a seed's scenes first .. count - 1; the words follow from seed and index too."""
+    return load_scenes(seed, count, workers, functools.partial(to_canvas, seed=seed), first)
 
 
 def to_canvas(drawn: Scene, index: int, seed: int) -> Canvas:

@@ -1,87 +1,22 @@
-"""Gallery scenes as tensors for the small SAM's training, and what can be asked about them.
+"""What can be asked about pictures of gallery scenes: points, boxes and sets of kinds, and their masks.
 
-B pictures, S their side in pixels (`OWNERS`); masks have a quarter of it, as SAM's logits do.
+B pictures, S their side in pixels (`pictures.SIDE`); masks have S / `CELL`, as SAM's logits do.
 """
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.pretrain.scenes import CLASSES, FIRST_SCENERY, OWNERS, SCENERY_OWNER, Canvas
+from model.pretrain.pictures import MOST_TARGETS, Pictures
+from model.pretrain.scenes import CLASSES, FIRST_SCENERY
+from pipeline.backbones.sam import SamConfig
 
 KINDS = FIRST_SCENERY
 """Number of kinds that a semantic prompt can name."""
-NOTHING = len(CLASSES) - 1
-"""Class of pixels that nobody owns (the number that `view` has in `CLASSES`, which no pixel is)."""
-CELL = 4
-"""Pixels of the 256 x 256 frame to one pixel of the mask logits."""
-MIN_PIXELS = 256
-"""Targets of visual prompts that own fewer pixels of the 256 x 256 frame are not asked for."""
-MOST_TARGETS = 12
-
-
-class Pictures:
-    """Pictures and owner maps on the device."""
-
-    def __init__(self, canvases: Sequence[Canvas], device: str) -> None:
-        side = OWNERS
-        small = []
-        for start in range(0, len(canvases), 256):
-            part = np.stack([canvas.image for canvas in canvases[start : start + 256]])
-            pixels = torch.from_numpy(part).permute(0, 3, 1, 2).to(device).float()
-            shrunk = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
-            small.append(shrunk.round().clamp(0, 255).to(torch.uint8))
-        self.images = torch.cat(small)
-        self.owners = torch.from_numpy(np.stack([canvas.owner for canvas in canvases])).to(device)
-        ratio = side / canvases[0].image.shape[0]
-        sizes = [
-            [round(height * ratio), round(width * ratio)] for height, width in (c.size for c in canvases)
-        ]
-        self.sizes = torch.tensor(sizes, device=device)
-        self.classes = torch.from_numpy(np.stack([_class_of_owner(canvas) for canvas in canvases])).to(device)
-        self.targets = torch.from_numpy(np.stack([_targets(canvas) for canvas in canvases])).to(device)
-
-    def batch(self, chosen: Tensor, mirror: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures uint8 (B, 3, S, S), owners (B, S, S) and sizes (B, 2), mirrored at random if `mirror`."""
-        images, owners, sizes = self.images[chosen], self.owners[chosen], self.sizes[chosen]
-        if not mirror:
-            return images, owners, sizes
-        columns = torch.arange(OWNERS, device=images.device).expand(len(chosen), -1)
-        mirrored = (sizes[:, 1:] - 1 - columns) % OWNERS  # the padding stays on the right
-        flip = torch.rand(len(chosen), 1, device=images.device) < 0.5
-        index = torch.where(flip, mirrored, columns)[:, None, :].expand(-1, OWNERS, -1)
-        return (
-            images.gather(3, index[:, None].expand(-1, 3, -1, -1)),
-            owners.gather(2, index),
-            sizes,
-        )
-
-    def class_map(self, chosen: Tensor, owners: Tensor) -> Tensor:
-        """Class of every pixel, int64 (B, S, S)."""
-        table = self.classes[chosen]
-        return table.gather(1, owners.flatten(1).long()).view(owners.shape)
-
-
-def _class_of_owner(canvas: Canvas) -> np.ndarray:
-    """int64 (256): owner number -> class."""
-    table = np.full(256, NOTHING)
-    table[SCENERY_OWNER : SCENERY_OWNER + NOTHING - FIRST_SCENERY] = np.arange(FIRST_SCENERY, NOTHING)
-    table[1 : 1 + len(canvas.motifs)] = [motif.label for motif in canvas.motifs]
-    return table
-
-
-def _targets(canvas: Canvas) -> np.ndarray:
-    """int64 (MOST_TARGETS): owners a visual prompt may ask for, motifs thrice as likely as scenery."""
-    counts = np.bincount(canvas.owner.ravel(), minlength=256)
-    large = [owner for owner in range(1, 256) if counts[owner] >= MIN_PIXELS]
-    motifs = [owner for owner in large if owner < SCENERY_OWNER]
-    scenery = [owner for owner in large if owner >= SCENERY_OWNER][: MOST_TARGETS // 4]
-    choice = motifs or large
-    few = [*scenery, *(choice[i % len(choice)] for i in range(MOST_TARGETS - len(scenery)))]
-    return np.array(few)
+CELL = SamConfig.patch_size // 4
+"""Pixels of the input to one pixel of the mask logits, of which a cell of the grid has 4 x 4."""
+SLOTS = 8
+"""Semantic mask tokens decoded together."""
 
 
 def draw_sets(present: Tensor, count: int, empty: float = 0.1) -> Tensor:
@@ -111,7 +46,7 @@ def draw_sets(present: Tensor, count: int, empty: float = 0.1) -> Tensor:
 
 
 def set_masks(sets: Tensor, classes: Tensor) -> Tensor:
-    """Pixels of the kinds in sets (B, P, KINDS), on class maps (B, S, S); float (B, P, S / 4, S / 4)."""
+    """Pixels of the kinds in sets (B, P, KINDS), on class maps (B, S, S); float (B, P, H, W) of S / CELL."""
     padded = F.pad(sets.float(), (0, len(CLASSES) - KINDS))
     index = classes.flatten(1)[:, None].expand(-1, sets.shape[1], -1)
     return F.avg_pool2d(padded.gather(2, index).view(*sets.shape[:2], *classes.shape[1:]), CELL)
@@ -142,8 +77,8 @@ def tight_boxes(targets: Tensor) -> Tensor:
     return torch.cat([low, high], 1) * float(CELL)
 
 
-def visual_targets(pictures: Pictures, chosen: Tensor, owners: Tensor, count: int) -> Tensor:
-    """Masks float (B, count, S / 4, S / 4) of random owners of each picture."""
+def visual_targets(pictures: Pictures, chosen: Tensor, owners: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Masks of random owners, float (B, count, S / CELL, S / CELL), and these owners, int64 (B, count)."""
     pick = torch.randint(MOST_TARGETS, (len(chosen), count), device=owners.device)
     wanted = pictures.targets[chosen].gather(1, pick)
-    return F.avg_pool2d((owners[:, None] == wanted[:, :, None, None]).float(), CELL)
+    return F.avg_pool2d((owners[:, None] == wanted[:, :, None, None]).float(), CELL), wanted

@@ -4,6 +4,7 @@
 the files, so that one backbone can be trained again without touching the others.
 """
 
+import functools
 import json
 import platform
 from collections.abc import Callable
@@ -38,12 +39,13 @@ class PretrainParams:
 
 
 @writes(lambda out, *_: [out])
-def pretrain(out: Path, params: PretrainParams, only: Backbone | None = None) -> dict[str, Any]:
+def pretrain(out: Path, params: PretrainParams, kept: Path, only: Backbone | None = None) -> dict[str, Any]:
     """Train the backbones into `out`, and write quality.json, CARD.md and sha256.json beside them.
 
     Args:
         out: folder of the weights; files of backbones that are not trained now stay.
         params: the recipes.
+        kept: folder for what a killed training goes on from; not part of the weights.
         only: one of them; None is all.
 
     Returns:
@@ -55,7 +57,7 @@ def pretrain(out: Path, params: PretrainParams, only: Backbone | None = None) ->
 
     trainers: dict[Backbone, Callable[[Path, Any, str], dict[str, Any]]] = {
         "clip": clip.train_clip,
-        "sam": sam.train_sam,
+        "sam": functools.partial(sam.train_sam, kept=kept / "sam"),
         "language_model": language_model.train_language_model,
         "vinvl": vinvl.train_vinvl,
     }

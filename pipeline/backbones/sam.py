@@ -35,13 +35,13 @@ from pipeline.common.geometry import frame_size
 class SamConfig:
     """Sizes of a SAM; the defaults are those of the built-in small one (``sam.json``)."""
 
-    img_size: int = 256  # pixels of the padded square input
-    patch_size: int = 16  # pixels; the grid is img_size / patch_size a side
+    img_size: int = 160  # pixels of the padded square input
+    patch_size: int = 8  # pixels; the grid is img_size / patch_size a side
     embed_dim: int = 128  # channels inside the vision transformer
     depth: int = 4
     num_heads: int = 4
-    window_size: int = 8  # patches; windowed attention everywhere but in global_attn_indexes
-    global_attn_indexes: tuple[int, ...] = (1, 3)
+    window_size: int = 10  # patches; windowed attention everywhere but in global_attn_indexes
+    global_attn_indexes: tuple[int, ...] = (2,)
     out_chans: int = 128  # channels of the grid, and width of prompts and mask decoder
     mask_in_chans: int = 16
     decoder_depth: int = 2

@@ -1,36 +1,35 @@
-"""The small SAM's prompts, targets and losses, and a recipe cut to two steps."""
-
-from pathlib import Path
+"""The small SAM's prompts, targets and losses, and what its quality is measured with."""
 
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import sigmoid_focal_loss
+from torch import nn
 
-from model.pretrain import sam as recipe
-from model.pretrain.sam import (
+from model.pretrain.pictures import NOTHING, SIDE, Pictures
+from model.pretrain.prompting import (
     CARRIERS,
-    SamPretrainParams,
+    SUBCELLS,
     Teacher,
     decode,
+    dense_loss,
     iou,
     mask_loss,
     preprocess,
-    train_sam,
+    zoom,
 )
-from model.pretrain.scenes import CLASSES, OWNERS, Canvas, load_canvases
+from model.pretrain.sam_quality import probe
+from model.pretrain.scenes import CLASSES, Canvas, load_canvases
 from model.pretrain.segmentation_data import (
     CELL,
     KINDS,
-    NOTHING,
-    Pictures,
     draw_points,
     draw_sets,
     present_kinds,
     set_masks,
     tight_boxes,
+    visual_targets,
 )
-from pipeline.backbones.sam import build_sam, load_sam
+from pipeline.backbones.sam import build_sam
 from tests.worlds.backbones import SAM
 
 SEED = 1_000_900
@@ -68,13 +67,15 @@ def test_many_mask_tokens_share_hypernetwork_0() -> None:
     torch.testing.assert_close(masks[:, 3], masks[:, 0])  # the same token, the same network
 
 
-def test_mask_loss_against_torchvision_and_by_hand() -> None:
+def test_mask_loss_against_a_loop_over_pixels() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(5, 6, 7), (torch.rand(5, 6, 7) > 0.6).float()
-    focal = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2, reduction="none").mean((1, 2))
-    p = logits.sigmoid()
-    dice = [1 - (2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in zip(p, target, strict=True)]
-    torch.testing.assert_close(mask_loss(logits, target), 20 * focal + torch.stack(dice))
+    for found, scores, truth in zip(mask_loss(logits, target), logits.numpy(), target.numpy(), strict=True):
+        p = 1 / (1 + np.exp(-scores.astype(np.float64)))
+        pixels = zip(p.flatten(), truth.flatten(), strict=True)
+        entropy = np.mean([-3 * np.log(q) if there else -np.log(1 - q) for q, there in pixels])
+        dice = 1 - (2 * (p * truth).sum() + 1) / (p.sum() + truth.sum() + 1)
+        assert float(found) == pytest.approx(4 * entropy + dice, rel=1e-5)
     both_empty = mask_loss(torch.full((1, 4, 4), -20.0), torch.zeros(1, 4, 4))
     assert float(both_empty) == pytest.approx(0, abs=1e-4)
 
@@ -130,10 +131,10 @@ def test_boxes_and_points_of_targets() -> None:
 
 
 def test_pictures_on_the_device(canvases: list[Canvas]) -> None:
-    pictures = Pictures(canvases, "cpu")
+    pictures = Pictures.of(canvases, "cpu")
     chosen = torch.arange(3)
     images, owners, sizes = pictures.batch(chosen, mirror=False)
-    assert images.shape == (3, 3, OWNERS, OWNERS) and images.dtype == torch.uint8
+    assert images.shape == (3, 3, SIDE, SIDE) and images.dtype == torch.uint8
     classes = pictures.class_map(chosen, owners)
     for number, canvas in enumerate(canvases):
         for index, motif in enumerate(canvas.motifs, 1):
@@ -151,7 +152,7 @@ def test_pictures_on_the_device(canvases: list[Canvas]) -> None:
                 mirrored += 1
                 assert torch.equal(flipped_owners[i, :, :width], owners[i, :, :width].flip(-1))
                 assert torch.equal(flipped_images[i, ..., :width], images[i, ..., :width].flip(-1))
-            assert height <= OWNERS
+            assert height <= SIDE
     assert 3 < mirrored < 15
 
 
@@ -160,7 +161,7 @@ def test_preprocess_equals_the_encoders(canvases: list[Canvas]) -> None:
     from pipeline.backbones.sam import SamConfig, SamEncoder
 
     sam = build_sam(SamConfig()).eval()
-    pictures = Pictures(canvases, "cpu")
+    pictures = Pictures.of(canvases, "cpu")
     images, _, sizes = pictures.batch(torch.arange(3), mirror=False)
     found = preprocess(sam, images, sizes)
     for i, canvas in enumerate(canvases):
@@ -177,29 +178,82 @@ def test_prompts_of_a_teacher() -> None:
     teacher = Teacher(16)
     sets = torch.zeros(1, KINDS, dtype=torch.bool)
     sets[0, [2, 5]] = True
-    known = teacher.classify.weight[[2, 5], :, 0, 0]
+    parts = SUBCELLS**2  # of a cell, each with its own classifier; a kind's direction is their mean
+    known = torch.stack(
+        [teacher.classify.weight[k * parts : (k + 1) * parts, :, 0, 0].mean(0) for k in (2, 5)]
+    )
     directions = known / known.norm(dim=1, keepdim=True)
     torch.testing.assert_close(teacher.meaning(sets)[0], directions.mean(0) * 4)  # sqrt of the width
     assert teacher.prompts(sets).shape == (1, CARRIERS + 1, 16)
 
 
-def test_the_recipe_writes_a_loadable_sam(
-    tmp_path: Path, canvases: list[Canvas], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipe, "load_canvases", lambda seed, count, workers: canvases[:count])
-    params = SamPretrainParams(
-        scenes=3,
-        held_out=2,
-        encoder_steps=2,
-        encoder_batch=2,
-        steps=2,
-        batch=2,
-        visual=2,
-        semantic=2,
-        workers=1,
+def test_zoomed_pictures_and_owners_stay_one(canvases: list[Canvas]) -> None:
+    """Pictures painted by owner: after the zoom every pixel still has its owner's colour, but at edges."""
+    pictures = Pictures.of(canvases, "cpu")
+    owners, sizes = pictures.owners, pictures.sizes
+    colours = torch.randint(256, (256, 3), generator=torch.Generator().manual_seed(0))
+    painted = colours[owners.long()].permute(0, 3, 1, 2).to(torch.uint8)
+    torch.manual_seed(0)
+    zoomed = 0
+    for _ in range(8):
+        images, found, seen = zoom(painted, owners, sizes)
+        for i in range(3):
+            height, width = seen[i].tolist()
+            assert 0 < height <= SIDE and 0 < width <= SIDE
+            inner = (slice(2, height - 2), slice(2, width - 2))
+            expected = colours[found[i].long()][inner].float()
+            off = (images[i].permute(1, 2, 0)[inner] - expected).abs().amax(-1) > 2
+            assert float(off.float().mean()) < 0.15  # where two owners meet, colours mix
+            same = torch.equal(found[i], owners[i])
+            zoomed += not same
+            assert not same or torch.equal(seen[i], sizes[i])
+    assert 4 < zoomed < 20
+
+
+def test_the_auxiliary_loss_looks_at_parts_of_a_cell() -> None:
+    """A classifier that knows the four quarters of each cell, against maps that have them so or turned."""
+    teacher = Teacher(4)
+    weight = torch.zeros(len(CLASSES), SUBCELLS**2, 4)
+    for part, kind in enumerate((KINDS, KINDS + 1, KINDS + 2, KINDS + 3)):
+        weight[kind, part] = 10.0
+    teacher.classify.load_state_dict(
+        {"weight": weight.flatten(0, 1)[..., None, None], "bias": torch.zeros(len(CLASSES) * SUBCELLS**2)}
     )
-    measured = train_sam(tmp_path, params, "cpu")
-    names = {"point_iou", "point_best_iou", "box_iou", "semantic_iou", "multi_iou", "seconds", "loss"}
-    assert names <= measured.keys()
-    encoder = load_sam("tiny", tmp_path / "sam.safetensors", "cpu")
-    assert encoder.encode([canvases[0].image]).shape[:2] == (1, 128)
+    quarters = torch.tensor([[KINDS, KINDS + 1], [KINDS + 2, KINDS + 3]])
+    classes = quarters.repeat_interleave(4, 0).repeat_interleave(4, 1).repeat(3, 3)[None]
+    grids = torch.ones(1, 4, 3, 3)
+    assert float(dense_loss(teacher, grids, classes).detach()) == pytest.approx(0, abs=1e-5)
+    assert float(dense_loss(teacher, grids, classes.mT).detach()) == pytest.approx(20, abs=0.1)
+
+
+def test_visual_targets_are_the_owners_own_pixels(canvases: list[Canvas]) -> None:
+    pictures = Pictures.of(canvases, "cpu")
+    chosen = torch.tensor([2, 0])
+    masks, owner = visual_targets(pictures, chosen, pictures.owners[chosen], 5)
+    for row, column in np.ndindex(2, 5):
+        own = (pictures.owners[chosen[row]] == owner[row, column]).numpy().astype(np.float64)
+        blocks = own.reshape(SIDE // CELL, CELL, SIDE // CELL, CELL).mean((1, 3))
+        np.testing.assert_allclose(masks[row, column], blocks)
+        assert own.sum() > 0
+
+
+def test_the_probe_finds_what_is_in_the_cells_and_nothing_else(canvases: list[Canvas]) -> None:
+    """An encoder that gives away each cell's class, and one that gives noise."""
+    pictures = Pictures.of(canvases, "cpu")
+    classes = pictures.class_map(torch.arange(3), pictures.owners)
+    told = nn.functional.one_hot(classes, len(CLASSES)).permute(0, 3, 1, 2).float()
+    told = nn.functional.avg_pool2d(told, SIDE // 20)
+    sam = build_sam(SAM)
+
+    class Tells(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return told[: len(pixels)]
+
+    class Noise(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.randn(len(pixels), 4, 20, 20, generator=torch.Generator().manual_seed(0))
+
+    sam.image_encoder = Tells()
+    assert probe(sam, pictures, pictures)["probe_motif_cells"] > 95
+    sam.image_encoder = Noise()
+    assert probe(sam, pictures, pictures)["probe_motif_cells"] < 30
