@@ -20,11 +20,12 @@ from transformers import PreTrainedTokenizerBase
 
 from model.bench import true_size_shards
 from model.bench.peers.pair import Differ, Job, Pair
-from model.data.batch import IGNORE, Batch
+from model.data.batch import Batch
 from model.data.frame import Frame
 from model.data.loader import load_batches
 from model.data.samples import Samples
 from model.emosem.captioner import encode_texts
+from model.emosem.losses import IGNORE
 from pipeline.backbones.language_model import load_tokenizer
 from pipeline.common.emotions import EMOTIONS
 from pipeline.common.tars import read_tar
