@@ -797,7 +797,13 @@ def _bench_peers(
 
 
 @command()
-def plan(params: ParamsFile = PARAMS, as_json: Json = False) -> Answer:
+def plan(
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure rates even if nothing is left.")
+    ] = False,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> Answer:
     """What a run will take: items, bytes, hours from rates measured here, disk; before anything heavy."""
     read = Params.read(params)
     _ready.before_plan(read)
@@ -805,7 +811,8 @@ def plan(params: ParamsFile = PARAMS, as_json: Json = False) -> Answer:
         from model.bench.plan import plan_training
         from pipeline.plan.plan import make_plan, plan_text
 
-    return _answer(make_plan(read, plan_training), as_json, plan_text)
+    made = make_plan(read, plan_training, "always" if measure else "needed")
+    return _answer(made, as_json, plan_text)
 
 
 @command()

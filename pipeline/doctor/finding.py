@@ -76,7 +76,7 @@ class Context:
 
         try:
             with contextlib.redirect_stderr(io.StringIO()):
-                return make_plan(self.params, measured=False)
+                return make_plan(self.params, measuring="never")
         except UserError as error:
             raise NotChecked(f"no plan can be made: {error}") from None
 

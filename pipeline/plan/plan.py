@@ -8,7 +8,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -25,6 +25,9 @@ from pipeline.plan.workload import Counts, count
 from pipeline.regions.sources.choose import resolve_source
 from pipeline.releases import apolo_arrays
 
+Measuring = Literal["needed", "always", "never"]
+"""Whether rates are measured: "needed": when anything is left to do."""
+NOTHING_LEFT = "nothing is left to do; `plan --measure` measures all the same"
 DETECTORS = ("vinvl", "faster_rcnn", "sam")
 """Sources of regions that read the pictures."""
 
@@ -85,14 +88,14 @@ artworks lie to measure on, features' bytes an artwork)."""
 
 
 def make_plan(
-    params_file: ParamsFile, train: TrainPlan | None = None, measured: bool = True
+    params_file: ParamsFile, train: TrainPlan | None = None, measuring: Measuring = "needed"
 ) -> dict[str, Any]:
     """The plan of a params file, JSON-ready.
 
     Args:
         params_file: as every command takes it.
-        train: adds the training steps, where given.
-        measured: False leaves all rates out, and with them everything slow.
+        train: adds the training steps, where given and rates may be measured.
+        measuring: without it all rates are left out, and with them everything slow.
 
     Returns:
         ``device``, ``threads`` (see `threads_of`), ``data`` (the counts), ``steps`` (fields of `StepPlan`,
@@ -105,13 +108,22 @@ def make_plan(
     settings = dataclasses.replace(settings, regions=resolve_source(settings.regions, settings.paths))
     params = load_params(params_file, "plan", PlanParams)
     with waiting("plan", f"counting the rows of {settings.paths.artemis} and their pictures"):
-        counts = count(settings.paths, settings.utterances, params.artworks + 1 if measured else 0)
-    with tempfile.TemporaryDirectory(prefix="emosem-plan-") as folder:
-        timings, sample = measure(settings, counts.sample, Path(folder), params.artworks, params.seconds)
-        steps = _factory(settings, counts, timings)
-        if train is not None and measured:
-            usable = sample if "shards" in timings and not timings["shards"].problem else None
-            steps += train(params_file, counts, usable, _feature_bytes(settings, timings) or 0)
+        wanted = 0 if measuring == "never" else params.artworks + 1
+        counts = count(settings.paths, settings.utterances, wanted)
+        done = finished(settings, counts)
+    trained = [] if train is None or measuring == "never" else train(params_file, counts, None, 0)
+    left = any(there < parts for there, parts in done.values()) or any(step.left for step in trained)
+    if measuring == "never" or (measuring == "needed" and not left):
+        problem = NOTHING_LEFT if measuring == "needed" else "not measured"
+        steps = _factory(settings, counts, done, {}, problem)
+        steps += [dataclasses.replace(step, problem=problem) for step in trained]
+    else:
+        with tempfile.TemporaryDirectory(prefix="emosem-plan-") as folder:
+            timings, sample = measure(settings, counts.sample, Path(folder), params.artworks, params.seconds)
+            steps = _factory(settings, counts, done, timings)
+            if train is not None:
+                usable = sample if "shards" in timings and not timings["shards"].problem else None
+                steps += train(params_file, counts, usable, _feature_bytes(settings, timings) or 0)
     data = dataclasses.asdict(counts)
     del data["sample"], data["per_shard"]
     hours = [step.hours * step.left for step in steps if step.hours is not None]
@@ -119,19 +131,27 @@ def make_plan(
         "device": device_name(settings.backbones.torch_device()),
         "threads": threads_of(settings),
         "data": data,
-        "steps": [
-            dataclasses.asdict(step)
-            | {"hours_left": None if step.hours is None else round(step.hours * step.left, 6)}
-            for step in steps
-        ],
+        "steps": [dataclasses.asdict(step) | {"hours_left": _hours_left(step)} for step in steps],
         "disk": _disk(steps),
         "hours_left": round(sum(hours), 6),
         "unmeasured": [step.step for step in steps if step.hours is None],
     }
 
 
-def _factory(settings: Settings, counts: Counts, timings: dict[str, Timing]) -> list[StepPlan]:
-    """Every step up to the shards."""
+def _hours_left(step: StepPlan) -> float | None:
+    if not step.left:
+        return 0.0
+    return None if step.hours is None else round(step.hours * step.left, 6)
+
+
+def _factory(
+    settings: Settings,
+    counts: Counts,
+    done_parts: dict[str, tuple[int, int]],
+    timings: dict[str, Timing],
+    unmeasured: str = "not measured",
+) -> list[StepPlan]:
+    """Every step up to the shards; `unmeasured`: the problem of those without a timing."""
     written = {step: _scaled(timings.get(step), counts.artworks) for step in STEPS}
     features_each = _feature_bytes(settings, timings)
     written["features"] = None if features_each is None else features_each * counts.artworks
@@ -151,7 +171,6 @@ def _factory(settings: Settings, counts: Counts, timings: dict[str, Timing]) -> 
         "similarity": (counts.utterances, "utterances"),
         "masks": (counts.pairs, "masks"),
     }
-    done_parts = finished(settings, counts)
     steps = []
     for step in STEPS:
         amount, unit = items.get(step, (counts.artworks, "artworks"))
@@ -171,7 +190,7 @@ def _factory(settings: Settings, counts: Counts, timings: dict[str, Timing]) -> 
                 rate_unit="artworks/s",
                 measured_on=timing.artworks if timing else 0,
                 hours=None if seconds is None else seconds / 3600,
-                problem="not measured" if timing is None else timing.problem,
+                problem=unmeasured if timing is None else timing.problem,
                 folder=settings.paths.step(step).as_posix(),
             )
         )
@@ -246,10 +265,9 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines += [_line(step) for step in steps]
     whole = sum(step["hours"] or 0 for step in steps)
     rest = f"; and {', '.join(plan['unmeasured'])}" if plan["unmeasured"] else ""
-    lines += [
-        "",
-        f"in all {duration(3600 * whole)}, of which {duration(3600 * plan['hours_left'])} left{rest}",
-    ]
+    in_all = f"in all {duration(3600 * whole)}, of which {duration(3600 * plan['hours_left'])} left{rest}"
+    problems = list(dict.fromkeys(step["problem"] for step in steps if step["problem"]))
+    lines += ["", NOTHING_LEFT if problems == [NOTHING_LEFT] else in_all]
     for place in plan["disk"]:
         lines.append(
             f"disk: {shown_bytes(place['needed'])} more for {', '.join(place['folders'])}, "
@@ -260,7 +278,7 @@ def plan_text(plan: dict[str, Any]) -> str:
             "done: shards made, with all that they are made from, by today's params, weights, code and data; "
             "of utterances, shards and train only that they are there for this data"
         )
-    for problem in dict.fromkeys(step["problem"] for step in steps if step["problem"]):
+    for problem in problems if problems != [NOTHING_LEFT] else []:
         names = ", ".join(step["step"] for step in steps if step["problem"] == problem)
         lines.append(f"not measured: {names}: {problem}")
     return "\n".join(lines)

@@ -173,7 +173,7 @@ class World:
 
     def done(self) -> dict[str, int]:
         """Step -> finished parts, by the plan."""
-        rows = plan.make_plan(self.file, measured=False)["steps"]
+        rows = plan.make_plan(self.file, measuring="never")["steps"]
         assert {row["parts"] for row in rows} <= {1, PARTS}
         return {row["step"]: row["done"] for row in rows}
 
@@ -239,7 +239,7 @@ def test_a_changed_param_undoes_its_step_and_those_after_it(
     changed = built.change(**change)
     parts = len(workload.count(changed.paths, Settings.load(changed.file).utterances).per_shard)
     assert parts == change.get("utterances", {}).get("num_shards", PARTS)
-    rows = plan.make_plan(changed.file, measured=False)["steps"]
+    rows = plan.make_plan(changed.file, measuring="never")["steps"]
     assert {row["step"]: row["done"] for row in rows} == ALL | dict.fromkeys(undone, 0)
     for row in rows:
         assert row["parts"] == (parts if ALL[row["step"]] > 1 else 1)
@@ -316,10 +316,26 @@ def test_a_shard_is_only_fingerprinted_where_there_is_something(
 
     for module in (similarity, features):
         monkeypatch.setattr(module, "verify_weights", note)
-    plan.make_plan(params_file, measured=False)
+    plan.make_plan(params_file, measuring="never")
     assert hashed == []
     built.done()
     assert {path.name for path in hashed} == {"clip.safetensors", "sam.safetensors"}
+
+
+def test_rates_are_measured_where_something_is_left(built: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def timed(settings: Settings, rows: list[Any], *_: Any) -> tuple[dict[str, Any], Paths]:
+        asked.append(bool(rows))
+        return {}, settings.paths
+
+    monkeypatch.setattr(plan, "measure", timed)
+    finished = plan.make_plan(built.file)
+    assert not asked and finished["hours_left"] == 0
+    assert plan.NOTHING_LEFT in plan.plan_text(finished)
+    plan.make_plan(built.file, measuring="always")
+    changed = plan.make_plan(built.change(masks={"aggregate": "max"}).file)
+    assert asked == [True, True] and plan.NOTHING_LEFT not in plan.plan_text(changed)
 
 
 def test_another_csv_undoes_everything(own: World, tmp_path: Path) -> None:
@@ -331,7 +347,7 @@ def test_another_csv_undoes_everything(own: World, tmp_path: Path) -> None:
 
 def test_what_is_made_again_needs_no_room_of_its_own(built: World) -> None:
     def needed(world: World) -> int:
-        return sum(place["needed"] for place in plan.make_plan(world.file, measured=False)["disk"])
+        return sum(place["needed"] for place in plan.make_plan(world.file, measuring="never")["disk"])
 
     assert needed(built) == 0
     each = bytes_per_artwork(FeaturesParams(), Settings.load(built.file).backbones)
@@ -366,7 +382,7 @@ def test_without_weights_bytes_are_given_and_rates_are_unknown(params_file: Path
 
 def test_too_small_a_disk_is_said(params_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "free_bytes", lambda _path: 1000)
-    made = plan.make_plan(params_file, measured=False)
+    made = plan.make_plan(params_file, measuring="never")
     assert [place["enough"] for place in made["disk"]] == [False]
     assert "NOT ENOUGH" in plan.plan_text(made)
 
