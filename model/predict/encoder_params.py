@@ -88,7 +88,7 @@ def check_sizes(model: EmoSEM, encoders: Encoders) -> None:
     if encoders.sam is None or encoders.clip is None:
         raise ValueError("a model needs both SAM's and CLIP's features")
     encoder, visual = encoders.sam.encoder, encoders.clip.model.visual
-    grid, channels = encoder.pos_embed.shape[1], encoder.neck[0].out_channels
+    grid, channels = encoder.pos_embed.shape[1], encoder.neck[0].weight.shape[0]
     found = (channels, grid, visual.ln_post.normalized_shape[0], encoders.sam.img_size)
     config = model.config
     wanted = (config.dim, config.grid, config.visual_dim, config.image_size)
