@@ -20,10 +20,10 @@ SUFFIXES = (".parquet", ".tar")
 class ShardFolder:
     """The shards that a step wants in its folder: which are done, which are to do, and what they count.
 
-    A shard's files are ``000000.*``; beside them lies its sidecar ``000000.json`` with the fingerprint that
-    it was made for, its recipe, its files' sizes and digests, and its counts. The sidecar is written last and
-    removed first, so it never vouches for a shard that is half written. Asking changes nothing; write only
-    while the folder is `held`.
+    A shard's files are ``000000.parquet`` or ``000000.tar``; beside them lies its sidecar ``000000.json``
+    with the fingerprint that it was made for, its recipe, its files' sizes and digests, and its counts. The
+    sidecar is written last and removed first, so it never vouches for a shard that is half written. Asking
+    changes nothing; write only while the folder is `held`.
 
     Args:
         out: the step's folder.

@@ -294,16 +294,16 @@ def test_objections_name_what_is_wrong(tmp_path: Path) -> None:
 
 def test_a_worker_knows_which_folder_it_writes_and_works_in_that_of_the_command(tmp_path: Path) -> None:
     def process(shard: int, progress: ShardProgress) -> ShardResult:
-        write_bytes(Path("data/000000.bin"), b"relative to the command's folder")
+        write_bytes(Path("data/000000.tar"), b"relative to the command's folder")
         progress.add(3)
         return ShardResult(sum(n for n, _ in [ticket.progress() or (0, "")]))
 
     before = Path.cwd()
     with probe_file(tmp_path / "data") as probe:
         ticket = Ticket(str(tmp_path), "data", str(probe), None)
-        files = {"000000.bin": {"bytes": 32, "sha256": sha256_text("relative to the command's folder")}}
+        files = {"000000.tar": {"bytes": 32, "sha256": sha256_text("relative to the command's folder")}}
         assert ticket.run(process, 0) == ShardResult(3, files=files)
-    assert (tmp_path / "data" / "000000.bin").exists()
+    assert (tmp_path / "data" / "000000.tar").exists()
     assert ticket.progress() is None and Path.cwd() == before
 
 
