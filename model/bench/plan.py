@@ -12,7 +12,7 @@ from pipeline.plan.plan import StepPlan
 from pipeline.plan.timing import NEEDS_FEATURES
 from pipeline.plan.workload import Counts
 
-STEPS = 2
+STEPS = 3
 """Micro-batches measured: a plan only has to be about right."""
 
 

@@ -17,8 +17,6 @@ import pyarrow.parquet as pq
 
 from pipeline.common.errors import RunFailed, UserError
 
-BUFFER = 2**18
-"""Bytes written at a time: a tar of masks is thousands of small parts."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -33,7 +31,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     name = _temporary_beside(path)
     raw, written = _Noting(name, "wb"), False
     try:
-        with io.BufferedWriter(raw, BUFFER) as file:
+        with io.BufferedWriter(raw) as file:
             write(file)
             written = True
             file.flush()

@@ -112,8 +112,7 @@ def measure(
 ) -> tuple[dict[str, Timing], Paths]:
     """Time the steps on as many artworks as the time allows.
 
-    One artwork first, which loads the weights; then, if at that pace not all could be afforded, another one,
-    which says how many can be; then those.
+    One artwork first, which loads the weights; then another, which says how many can be afforded; then those.
 
     Args:
         settings: as in the params file.
@@ -140,11 +139,8 @@ def measure(
     rest = works[1:] or works
     timings, paths, spent = run(works[:1], "cold", "weights loaded in it")
     if spent < seconds:
-        wanted = min(len(rest), artworks)
-        affordable = min(wanted, int(seconds / spent))
-        if affordable < wanted or wanted == 1:
-            timings, paths, spent = run(rest[:1], "one", f"about {duration(spent)} or less")
-            affordable = min(wanted, int(seconds / spent))
+        timings, paths, spent = run(rest[:1], "one", f"about {duration(spent)} or less")
+        affordable = min(len(rest), artworks, int(seconds / spent))
         if affordable > 1:
             timings, paths, spent = run(
                 rest[:affordable], "more", f"about {duration(affordable * spent)} or less"

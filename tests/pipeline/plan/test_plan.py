@@ -24,7 +24,7 @@ from pipeline.features.step import build_features
 from pipeline.masks.step import build_masks
 from pipeline.parallel.map_shards import ParallelParams
 from pipeline.plan import plan, workload
-from pipeline.plan.timing import Settings, by_artwork, measure, time_steps
+from pipeline.plan.timing import Settings, by_artwork, time_steps
 from pipeline.regions.step import build_regions
 from pipeline.shards.step import build_shards
 from pipeline.similarity import step as similarity
@@ -428,20 +428,6 @@ def test_a_sample_run_leaves_what_the_steps_would(params_file: Path, tmp_path: P
     assert {row["split"] for row in index} == {"train"}  # so that training can be measured on them
     assert all(timing.artworks == 2 and timing.seconds > 0 for timing in timings.values())
     assert 0 <= timings["features"].waited <= timings["features"].seconds
-
-
-def test_the_pace_is_only_learned_where_it_decides_how_many_are_timed(
-    params_file: Path, tmp_path: Path
-) -> None:
-    """A day affords both artworks whatever the first one took; one alone is timed with its weights loaded."""
-    settings = Settings.load(params_file)
-    rows = workload.count(settings.paths, settings.utterances, 3).sample
-    for artworks, runs in ((2, {"cold", "more"}), (1, {"cold", "one"})):
-        folder = tmp_path / str(artworks)
-        timings, paths = measure(settings, rows, folder, artworks, seconds=86_400.0)
-        assert {path.name for path in folder.iterdir()} == runs
-        assert {timing.artworks for timing in timings.values()} == {artworks}
-        assert pq.read_table(paths.step("shards") / "index.parquet").num_rows == artworks
 
 
 @pytest.mark.parametrize(
