@@ -19,7 +19,7 @@ from pipeline.common.emotions import EMOTIONS
 from pipeline.common.files import write_parquet
 from pipeline.common.schema import INDEX, shard_stem
 from pipeline.common.tars import list_members, npy_bytes, read_tar, write_tar
-from pipeline.masks import raster
+from pipeline.masks.png import png_bytes
 from pipeline.reader.index import Index
 
 PAPER = EmoSEMConfig()
@@ -137,5 +137,5 @@ def _masks(rng: np.random.Generator, keys: list[str]) -> Iterator[tuple[str, dic
             mask = np.zeros((256, 205), dtype=np.uint8)
             for x, y in rng.integers(0, 200, (6, 2)):  # boxes over each other, as similarities are spread
                 mask[y : y + 60, x : x + 60] = np.maximum(mask[y : y + 60, x : x + 60], rng.integers(256))
-            files[f"{emotion}.png"] = raster.png_bytes(mask)
+            files[f"{emotion}.png"] = png_bytes(mask)
         yield key, files

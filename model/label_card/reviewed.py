@@ -13,7 +13,7 @@ from model.score.params import ScoreParams
 from model.score.score_masks import score_masks
 from pipeline.common.fingerprint import sha256_bytes
 from pipeline.common.params import Paths
-from pipeline.masks import raster
+from pipeline.masks.png import png_bytes
 from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
 from pipeline.masks.reviewed import Editor
 from pipeline.releases.apolo import ApoloItem
@@ -51,7 +51,7 @@ def compare_reviewed(
     done: dict[str, list[int]] = {}
     for place, item in enumerate(judged):
         painted, _, counts = made[place]
-        digest = sha256_bytes(raster.png_bytes(painted))
+        digest = sha256_bytes(png_bytes(painted))
         said.setdefault(verdicts.get((item.key, item.emotion, digest), "another mask"), []).append(place)
         for name in counts:
             done.setdefault(name.removeprefix("reviews_"), []).append(place)

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from pipeline.common.geometry import pixel_ranges
@@ -22,13 +21,6 @@ Aggregate = Literal["sum", "mean", "max"]
 CellRanges = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """int64 (N,) each: x1, y1, x2, y2 in numbers of cells, x2 and y2 exclusive."""
 
-PNG_OPTIONS = (
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT),
-)
-"""Maps repeat from row to row, so their differences are runs of zeros. Trying every filter takes half as long
-again to write and thrice as long to read; coding runs alone saves a third and takes twice as long to read."""
 FIXED_POINT_BITS = 61
 """Of 63: one for the sign of partial sums to spare."""
 NEAR = 1e-9
@@ -297,8 +289,3 @@ def _largest_run(ends: np.ndarray, owner: np.ndarray, count: int, scores: np.nda
         covered = change.cumsum()[:count] > 0
         np.maximum(values, score[:, None], out=values, where=covered)
     return np.where(np.isneginf(values), 0.0, values)
-
-
-def png_bytes(levels: np.ndarray) -> bytes:
-    """A map of `levels`, uint8 (h, w), as a grey PNG file."""
-    return cv2.imencode(".png", levels, PNG_OPTIONS)[1].tobytes()

@@ -14,7 +14,7 @@ from pipeline.common import rle
 from pipeline.common.fingerprint import fingerprint, sha256_bytes
 from pipeline.common.params import Paths
 from pipeline.common.rle import BadMask
-from pipeline.masks import raster
+from pipeline.masks.png import png_bytes
 from pipeline.reviews.edits import Edit, ReviewsParams, describe_reviews, find_edits
 from pipeline.reviews.verdicts import check_rle, read_reviews
 
@@ -87,7 +87,7 @@ class Editor:
             levels: the painted mask, uint8 (h, w).
             height, width: of the picture, pixels.
         """
-        painted = Painted(levels, raster.png_bytes(levels), {})
+        painted = Painted(levels, png_bytes(levels), {})
         waiting = dict(self._edits.get((key, emotion), {}))
         while waiting and (edit := waiting.pop(sha256_bytes(painted.png), None)):
             self._left -= 1
@@ -103,7 +103,7 @@ class Editor:
                 break
             self._counts["reviews_replaced"] += 1
             levels = corrected
-            painted = Painted(levels, raster.png_bytes(levels), {"review": review})
+            painted = Painted(levels, png_bytes(levels), {"review": review})
         return painted
 
 

@@ -9,7 +9,7 @@ from model.label_card.card import make_card
 from model.label_card.page import card_text
 from pipeline.common import rle
 from pipeline.common.params import Paths
-from pipeline.masks import raster
+from pipeline.masks.png import png_bytes
 from pipeline.masks.recipe import MasksParams
 from pipeline.reviews.edits import ReviewsParams
 from pipeline.reviews.verdicts import Verdict, append
@@ -47,7 +47,7 @@ def test_the_card_compares_judged_items_before_and_after(paths: Paths) -> None:
     kinds = ["wrong-place", "not-visible", "too-big", "good", "wrong-place"]
     for place, kind in enumerate(kinds):
         number, emotion = items[place]
-        digest = hashlib.sha256(raster.png_bytes(maps[place])).hexdigest()
+        digest = hashlib.sha256(png_bytes(maps[place])).hexdigest()
         if place == 4:
             digest = "0" * 64  # of a mask that is painted no more
         drawn = rle.encode(truth_of(number, emotion)[None])[0] if kind == "wrong-place" else None
