@@ -46,6 +46,9 @@ __all__ = [
 
 BPE = "bpe.txt.gz"
 """Merges of the small CLIP's tokenizer, beside its weights, in open_clip's format."""
+CPU_PIXELS = 12 * 224**2
+"""Pixels of crops encoded at once on a processor, whose caches these activations fill: twelve crops of ViT-B/16
+at a time are a tenth faster than 144."""
 TEXT_BATCH = 256
 LONGEST_TEXT = 4096
 """Characters of a sentence that are read. 77 tokens are 2,464 bytes at most (the longest has 32), so the rest
@@ -117,9 +120,10 @@ class Clip:
     @torch.inference_mode()
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 crops (N, 3, size, size) as L2-normalised float32 (N, D)."""
+        at_once = CPU_PIXELS // self.size**2 if self.device.type == "cpu" else len(pixels)
         with self._arithmetic():
-            features: torch.Tensor = self.model.encode_image(self.normalise(pixels))
-        return F.normalize(features.float(), dim=-1)
+            parts = [self.model.encode_image(self.normalise(part)) for part in pixels.split(max(1, at_once))]
+        return F.normalize(torch.cat(parts).float(), dim=-1)
 
     def encode_crops(
         self, image: np.ndarray, boxes: np.ndarray, fit: Fit = "center", batch: int = 256
