@@ -47,8 +47,8 @@ __all__ = [
 BPE = "bpe.txt.gz"
 """Merges of the small CLIP's tokenizer, beside its weights, in open_clip's format."""
 CPU_PIXELS = 12 * 224**2
-"""Pixels of crops encoded at once on a processor, whose caches these activations fill: twelve crops of ViT-B/16
-at a time are a tenth faster than 144."""
+"""Pixels of crops encoded at once on a processor, whose caches their activations fill: twelve crops of
+ViT-B/16 at a time are a tenth faster than 144."""
 TEXT_BATCH = 256
 LONGEST_TEXT = 4096
 """Characters of a sentence that are read. 77 tokens are 2,464 bytes at most (the longest has 32), so the rest
