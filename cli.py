@@ -910,8 +910,8 @@ def pretrain_tiny(
 ) -> Answer:
     """Train the built-in gallery's tiny CLIP, SAM, GPT-2 and VinVL from nothing, by a fixed recipe.
 
-    What a stopped training of SAM goes on from is kept in data/pretrain. More or fewer pretrain.sam.steps in
-    the params prolong it or end it early.
+    What a stopped training of SAM or CLIP goes on from is kept in data/pretrain. More or fewer of its steps
+    (pretrain.sam.steps, pretrain.clip.steps) in the params prolong it or end it early.
     """
     file = Params.read(params)
     _ready.before_pretraining(out)

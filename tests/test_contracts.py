@@ -57,7 +57,6 @@ LONG_MODULES = {
     "pipeline/gallery/motifs/buildings.py": "one drawing after another, no logic",
     "pipeline/gallery/words/lexicon.py": "a table of words",
     "pipeline/gallery/scenes/scene.py": "one draw of random numbers, whose order is the gallery's bytes",
-    "model/pretrain/clip.py": "one recipe, read from top to bottom",
 }
 LONG_FUNCTIONS = {"model/train/train.py:train": "the whole of training on one page, its docstring included"}
 

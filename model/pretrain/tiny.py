@@ -56,7 +56,7 @@ def pretrain(out: Path, params: PretrainParams, kept: Path, only: Backbone | Non
     from model.pretrain import clip, language_model, sam, vinvl
 
     trainers: dict[Backbone, Callable[[Path, Any, str], dict[str, Any]]] = {
-        "clip": clip.train_clip,
+        "clip": functools.partial(clip.train_clip, kept=kept / "clip"),
         "sam": functools.partial(sam.train_sam, kept=kept / "sam"),
         "language_model": language_model.train_language_model,
         "vinvl": vinvl.train_vinvl,
