@@ -44,10 +44,10 @@ class ClipPretrainParams:
     """Training scenes."""
     held_out: Annotated[int, Field(gt=0)] = 120
     """Scenes on which retrieval is measured."""
-    steps: Annotated[int, Field(gt=0)] = 600
+    steps: Annotated[int, Field(gt=0)] = 700
     """Optimizer steps. Fewer or more may be set while a training runs or after it: it goes on from its last
     state before the cooldown."""
-    batch: Annotated[int, Field(gt=0)] = 40
+    batch: Annotated[int, Field(gt=0)] = 32
     """Scenes per step; each gives the crops below, one scenery crop and one view."""
     motifs_per_scene: Annotated[int, Field(gt=0)] = 4
     """Motif crops per scene and step."""

@@ -147,7 +147,7 @@ def test_no_crop_that_fits_is_no_loss() -> None:
     vectors = F.normalize(torch.ones(2, 3), dim=1).requires_grad_()
     loss = contrastive_loss(vectors, vectors, torch.tensor(5.0), torch.zeros(2, 2))
     loss.backward()
-    assert float(loss) == 0 and vectors.grad is not None and not vectors.grad.any()
+    assert loss.item() == 0 and vectors.grad is not None and not vectors.grad.any()
 
 
 def test_jittered_boxes_stay_in_the_picture() -> None:
@@ -167,14 +167,14 @@ def test_what_is_well_framed_and_what_is_not() -> None:
     motifs = torch.tensor([[[20.0, 30, 120, 160], [200, 50, 290, 200], [60, 250, 200, 390]]])
     many = motifs.repeat(1, 300, 1)
     well = box_iou(jitter(many, sizes)[0], motifs[0])
-    assert (well.amax(1) > 0.65).all()
+    assert (well.amax(1) > 0.54).all() and 0.65 < well.amax(1).mean() < 0.75
     badly = box_iou(bad_framings(motifs, sizes, 900)[0], motifs[0]).amax(1)
     assert 0.6 < (badly < 0.5).float().mean() < 0.95  # some are right by chance
-    assert (badly < 0.1).float().mean() > 0.1 and ((0.3 < badly) & (badly < 0.5)).float().mean() > 0.1
+    assert (badly < 0.1).float().mean() > 0.05 and ((0.3 < badly) & (badly < 0.5)).float().mean() > 0.1
     other = overlaps(many[:, :20], motifs)[0]
     torch.testing.assert_close(other, box_iou(many[0, :20], motifs[0]))
     shares = framing(torch.tensor([0.0, 0.49, 0.5, 0.75, 1.0]))
-    torch.testing.assert_close(shares, torch.tensor([0.0, 0.0, 0.1, 0.5, 1.0]))
+    torch.testing.assert_close(shares, torch.tensor([0.0, 0.0, 0.25, 0.625, 1.0]))
 
 
 def test_a_batch_says_what_its_crops_show() -> None:
@@ -201,7 +201,7 @@ def test_a_batch_says_what_its_crops_show() -> None:
             else:
                 assert set(shown) == labels
         for crop in range(2):
-            assert batch.shares[row, crop].max() > 0.3  # what it was cut for
+            assert batch.shares[row, crop].max() > 0.25  # what it was cut for
 
 
 def test_quality_is_full_marks_for_who_knows_the_boxes() -> None:
