@@ -169,9 +169,7 @@ def _identity(params: ClipPretrainParams, device: torch.device) -> str:
     return fingerprint(recipe, small_config(0), device.type, torch.__version__)
 
 
-def batch_loss(
-    model: Any, scenes: Scenes, rng: np.random.Generator, params: ClipPretrainParams
-) -> Tensor:
+def batch_loss(model: Any, scenes: Scenes, rng: np.random.Generator, params: ClipPretrainParams) -> Tensor:
     """The loss on a random batch."""
     device, table = scenes.images.device, scenes.table
     batch = scenes.batch(rng, params.batch, params.motifs_per_scene, params.framings_per_scene)

@@ -67,7 +67,7 @@ class Scenes:
         self.table = _table(subjects, tokenizer, context, device)
 
     def batch(self, rng: np.random.Generator, scenes: int, motifs: int, framings: int) -> Batch:
-        """Of random scenes `motifs` motif crops, one of scenery, one view, and `framings` badly framed ones."""
+        """Of random scenes `motifs` motif crops, one of scenery, a view, and `framings` badly framed ones."""
         chosen = rng.integers(len(self.rows), size=scenes)
         subjects = np.empty((scenes, motifs + 2), np.int64)
         around = np.empty((scenes, MOST_MOTIFS), np.int64)

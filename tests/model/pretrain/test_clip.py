@@ -170,7 +170,7 @@ def test_what_is_well_framed_and_what_is_not() -> None:
     assert (well.amax(1) > 0.54).all() and 0.65 < well.amax(1).mean() < 0.75
     badly = box_iou(bad_framings(motifs, sizes, 900)[0], motifs[0]).amax(1)
     assert 0.6 < (badly < 0.5).float().mean() < 0.95  # some are right by chance
-    assert (badly < 0.1).float().mean() > 0.05 and ((0.3 < badly) & (badly < 0.5)).float().mean() > 0.1
+    assert (badly < 0.1).float().mean() > 0.05 and ((badly > 0.3) & (badly < 0.5)).float().mean() > 0.1
     other = overlaps(many[:, :20], motifs)[0]
     torch.testing.assert_close(other, box_iou(many[0, :20], motifs[0]))
     shares = framing(torch.tensor([0.0, 0.49, 0.5, 0.75, 1.0]))
