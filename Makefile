@@ -9,7 +9,7 @@ DVC := $(BIN)/dvc --wait-for-lock
 export HF_HUB_OFFLINE := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test test-newest test-oldest lint lock bench ablations
+.PHONY: repro test test-newest test-oldest lint lock bench ablations proof
 
 # Stages that do not need each other run side by side, on one thread each, the others on two: on two cores that is
 # quicker than one after the other, and results do not depend on how many cores there are. A thread count that is set
@@ -67,6 +67,11 @@ bench: $(VENV)/installed
 
 ablations: $(VENV)/installed
 	$(BIN)/python cli.py ablations
+
+# An hour or more; goes on where it was stopped. `python cli.py ablations --params params/proof.yaml --tables` prints
+# what is finished.
+proof: $(VENV)/installed
+	$(BIN)/python cli.py ablations --params params/proof.yaml
 
 $(VENV)/installed: pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

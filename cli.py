@@ -547,25 +547,16 @@ def ablations(
     variants: Annotated[
         list[str] | None, typer.Argument(help="Names in train.variants; default: all of them.")
     ] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Train nothing; score what is finished.")] = False,
     params: ParamsFile = Path("params/ablations.yaml"),
     as_json: Json = False,
 ) -> Answer:
     """Train, predict and score the paper's ablations, and print its tables. A killed run goes on."""
     read = Params.read(params)
-    from model.train.ablations import AblationsParams, share
-    from model.train.params import TrainParams
+    from stages._ablations import run_ablations
 
-    paths, train = read.section("paths", Paths), read.section("train", TrainParams)
-    for variant in variants or ():
-        train.of(variant)  # a wrong name is reported before hours of work
-    share(paths, read.section("ablations", AblationsParams))
-    _ready.before_train(read)
-    for variant in variants or train.variants:
-        _stage("train", read, variant)
-        _stage("predict", read, variant)
-    metrics = _stage("score", read)
-    pages = sorted((paths.metrics / "tables").glob("*.md"))
-    return _answer(metrics, as_json, lambda _: "\n".join(page.read_text(encoding="utf-8") for page in pages))
+    values, text = run_ablations(read, variants or (), tables)
+    return _answer(values, as_json, lambda _: text)
 
 
 @command("shard-stats")

@@ -4,6 +4,7 @@ Importing torch takes seconds, and a minute on a busy machine: a wrong path, key
 that. The step looks again when it begins, and says the same.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from pipeline.common.errors import UserError
@@ -23,6 +24,33 @@ def before_train(params: Params, variant: str | None = None) -> None:
         _weights(weights)
     if train.stream is None:
         _written(paths.step("shards") / "index.parquet", "shards", first="")
+
+
+def before_ablations(params: Params, made_here: Collection[str]) -> None:
+    """The sections, the weights, and the data that is not made here. Raises `UserError`."""
+    from model.baselines.params import BaselinesParams
+    from model.predict.params import PredictParams
+    from model.score.params import ScoreParams
+    from pipeline.backbones.params import BackbonesParams
+    from pipeline.features.params import FeaturesParams
+    from pipeline.gallery.world import GalleryParams
+    from pipeline.masks.recipe import MasksParams
+    from pipeline.regions.params import RegionsParams
+    from pipeline.similarity.params import SimilarityParams
+    from pipeline.utterances.params import UtterancesParams
+
+    sections = {
+        "gallery": GalleryParams, "utterances": UtterancesParams, "regions": RegionsParams,
+        "similarity": SimilarityParams, "features": FeaturesParams, "masks": MasksParams,
+        "baselines": BaselinesParams, "predict": PredictParams, "score": ScoreParams,
+    }  # fmt: skip
+    for name, cls in sections.items():
+        params.section(name, cls)
+    if "shards" not in made_here:
+        before_train(params)
+    backbones = params.section("backbones", BackbonesParams)
+    for weights in (backbones.sam.checkpoint, backbones.clip.checkpoint, backbones.language_model):
+        _weights(weights)
 
 
 def before_features(params: Params) -> None:

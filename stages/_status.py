@@ -153,6 +153,10 @@ def _next(file: Path, params: Params, steps: list[StepStatus]) -> Iterator[str]:
         yield f"Next: open {paths.report / 'index.html'}, or try pictures of your own:"
         yield f"`emosem predict {paths.runs}/VARIANT PICTURE{own}`. `dvc status` compares every byte."
         return
+    if "ablations" in params.sections:
+        yield f"Next: `emosem ablations{own}` makes what is left, several trainings of each model where asked"
+        yield "for, and goes on where it was stopped; with --tables it prints what is finished."
+        return
     by_dvc = Path("dvc.yaml").is_file() and not own
     drawn_by_dvc = by_dvc and "gallery" in paths.artemis.parts
     if not paths.artemis.is_file() and not drawn_by_dvc and steps[0].state == "to do":

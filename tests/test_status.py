@@ -65,6 +65,11 @@ def test_missing_data_leads_to_the_doctor(folder: Path) -> None:
     assert set(states(text).values()) == {" "}
 
 
+def test_ablations_lead_to_their_own_command(folder: Path) -> None:
+    Path("mine.yaml").write_text("ablations: {data: null, seeds: [0, 1]}")
+    assert "Next: `emosem ablations --params mine.yaml`" in status_text(Path("mine.yaml"))
+
+
 def test_each_step_is_as_far_as_its_files_are(folder: Path) -> None:
     touch("a/artemis/a.csv", "a/gallery.json", "data/utterances/artworks.parquet")
     touch(*(f"data/regions/{shard:06d}.json" for shard in range(3)), "data/similarity/000000.json")

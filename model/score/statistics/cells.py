@@ -140,13 +140,13 @@ def score_cells(scores: Scores) -> ScoreCells:
     )
     cells: list[ScoreCell] = []
     for m, method in enumerate(scores.methods):
-        cells += _mask_cells(method, {column: table[m][masks.counted] for column, table in ious.items()})
+        cells += mask_cells(method, {column: table[m][masks.counted] for column, table in ious.items()})
         if items and method in scores.explanations:
-            cells += _text_cells(method, scores.explanations[method].draws, emotions)
+            cells += text_cells(method, scores.explanations[method].draws, emotions)
     return ScoreCells([item.key for item in items], [item.painting for item in items], emotions, cells)
 
 
-def _mask_cells(method: str, ious: Mapping[str, np.ndarray]) -> list[ScoreCell]:
+def mask_cells(method: str, ious: Mapping[str, np.ndarray]) -> list[ScoreCell]:
     """Pr@ and mean IoU of one method; nothing at a threshold that was not chosen."""
     cells = [
         _share(method, column, ious[source] >= enough)
@@ -159,7 +159,7 @@ def _mask_cells(method: str, ious: Mapping[str, np.ndarray]) -> list[ScoreCell]:
     return cells
 
 
-def _text_cells(method: str, draws: Sequence[Draw], emotions: Sequence[str]) -> list[ScoreCell]:
+def text_cells(method: str, draws: Sequence[Draw], emotions: Sequence[str]) -> list[ScoreCell]:
     """EA, CLIPScore, ROUGE-L, BLEU and METEOR of one method, over its draws."""
     cells: list[ScoreCell | None] = []
     read = [draw.emotions for draw in draws if draw.emotions is not None]

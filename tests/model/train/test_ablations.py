@@ -1,5 +1,6 @@
 """params/ablations.yaml and docs/paper.md: every row of the paper has a variant and a command that works."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -17,7 +18,7 @@ from model.predict import step as predict_module
 from model.predict.params import PredictParams
 from model.predict.step import predict_items
 from model.score.paper_tables.tables import build_tables, published
-from model.train.ablations import NEEDED, AblationsParams, share
+from model.train.ablations import DATA_STEPS, NEEDED, AblationsParams, seed_paths, share, share_with_seed
 from model.train.params import TrainParams
 from model.train.train import train
 from pipeline.backbones.params import BackbonesParams
@@ -25,6 +26,7 @@ from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths, load_params, parse_section
 from pipeline.common.schema import ARTWORKS, UTTERANCES
+from pipeline.gallery.world import GalleryParams
 from pipeline.reader.index import Index
 from pipeline.releases.apolo import ApoloItem
 from tests.imports import ROOT
@@ -32,6 +34,7 @@ from tests.worlds import trained_shards
 
 FILE = ROOT / "params" / "ablations.yaml"
 SECTIONS = yaml.safe_load(FILE.read_text())
+PROOF = yaml.safe_load((ROOT / "params" / "proof.yaml").read_text())
 GALLERY = yaml.safe_load((ROOT / "params.yaml").read_text())
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PAGE = (ROOT / "docs" / "paper.md").read_text()
@@ -65,7 +68,31 @@ def test_but_for_epochs_and_variants_it_is_the_gallerys_settings() -> None:
     assert all(SECTIONS["paths"][name] == GALLERY["paths"][name] for name in shared)
 
 
-def test_nothing_is_written_where_a_dvc_stage_writes() -> None:
+def test_the_proof_gallery_is_another_gallery_and_else_the_same() -> None:
+    params = load_params(ROOT / "params" / "proof.yaml", "train", TrainParams)
+    every = load_params(FILE, "train", TrainParams)
+    assert {name: params.of(name) for name in params.variants} == {
+        name: dataclasses.replace(every.of(name), epochs=GALLERY["train"]["epochs"])
+        for name in every.variants
+    }
+    assert list(params.variants)[:2] == ["single", "multi"]  # whoever stops early has the two paradigms
+    same = ("backbones", "regions", "similarity", "masks", "alignment", "baselines")
+    assert all(PROOF[section] == GALLERY[section] for section in same)
+    drawn, default = (parse_section(x["gallery"], "gallery", GalleryParams, "") for x in (PROOF, GALLERY))
+    shares = [round(g.artworks * (1 - g.val_share - g.test_share)) for g in (drawn, default)]
+    assert shares == [480, 480]  # a training costs the same
+    assert drawn.seed not in (default.seed, 0, 1, 2, 3) and drawn.seed < 1_000_000
+
+
+def test_the_data_keys_say_what_is_made_here() -> None:
+    assert AblationsParams(data=None).made_here == DATA_STEPS and AblationsParams().made_here == ()
+    own = AblationsParams(own=("shards", "masks"))
+    assert own.made_here == ("masks", "shards")
+    assert load_params(ROOT / "params" / "proof.yaml", "ablations", AblationsParams).seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("sections", [SECTIONS, PROOF], ids=["ablations", "proof"])
+def test_nothing_is_written_where_a_dvc_stage_writes(sections: dict[str, Any]) -> None:
     """Else `dvc repro` would find its outputs, or what it depends on, changed."""
     known = {
         re.sub(r"\$\{paths\.(\w+)\}", lambda m: GALLERY["paths"][m[1]], path)
@@ -73,7 +100,7 @@ def test_nothing_is_written_where_a_dvc_stage_writes() -> None:
         for path in [*stage["deps"], *(o if isinstance(o, str) else next(iter(o)) for o in stage["outs"])]
     }
     for name in ("data", "runs", "metrics", "report"):
-        written = Path(SECTIONS["paths"][name])
+        written = Path(sections["paths"][name])
         assert not any(written == Path(path) or Path(path) in written.parents for path in known), name
 
 
@@ -108,6 +135,32 @@ def test_what_stands_in_the_way_is_named_and_left_alone(tmp_path: Path) -> None:
     assert paths.step("masks").is_dir() and not paths.step("masks").is_symlink()
     with pytest.raises(UserError, match="dvc repro"):
         share(paths, AblationsParams(data=tmp_path / "none"))
+
+
+def test_own_steps_are_not_written_through_a_link(tmp_path: Path) -> None:
+    """Labels of one's own beside another run's gallery: what was linked before becomes a folder."""
+    paths, params = world(tmp_path)
+    share(paths, params)
+    own = AblationsParams(data=params.data, own=("masks", "shards"))
+    share(paths, own)
+    assert not paths.step("masks").exists() and paths.step("features").is_symlink()
+    paths.step("masks").mkdir()
+    share(paths, own)
+    assert paths.step("masks").is_dir() and not paths.step("masks").is_symlink()
+    (tmp_path / "data" / "masks" / "file").unlink()  # an own step need not be there
+    (tmp_path / "data" / "masks").rmdir()
+    share(paths, own)
+
+
+def test_a_seed_has_folders_of_its_own_on_the_same_data(tmp_path: Path) -> None:
+    paths, params = world(tmp_path)
+    share(paths, params)
+    inner = seed_paths(paths, 2)
+    for _ in range(2):
+        share_with_seed(paths, 2)
+        assert (inner.step("shards") / "file").read_text() == "shards"
+    assert inner.data == paths.data / "seed-2" and inner.apolo == paths.apolo
+    assert {inner.runs, inner.metrics, inner.report} & {paths.runs, paths.metrics, paths.report} == set()
 
 
 # ---- a tiny run of every variant -------------------------------------------------------------------
