@@ -9,6 +9,7 @@ from model.score.params import ScoreParams
 from model.score.statistics.claims_page import score_seeds, write_claims
 from model.train.params import TrainParams
 from pipeline.common.errors import UserError
+from pipeline.common.params import Params
 from pipeline.common.progress import waiting
 from stages._ablation_parts import Ablations, SeedRun
 
@@ -22,7 +23,7 @@ def answer(todo: Ablations, scored: list[SeedRun]) -> tuple[dict[str, Any], str,
         values = json.loads((metrics / "score.json").read_text(encoding="utf-8"))
         pages = sorted((metrics / "tables").glob("*.md"))
         return values, "\n".join(page.read_text(encoding="utf-8") for page in pages), metrics / "tables"
-    beside = {name: _scored_seeds(name, data) for name, data in todo.params.beside.items()}
+    beside = scored_beside(todo)
     params = todo.read.section("score", ScoreParams).statistics
     folders = {one.seed: one.paths.step("score") for one in scored if one.seed is not None}
     with waiting("ablations", f"intervals over {len(folders)} seed(s)"):
@@ -31,23 +32,27 @@ def answer(todo: Ablations, scored: list[SeedRun]) -> tuple[dict[str, Any], str,
     return content, page, metrics / "claims.md"
 
 
-def _scored_seeds(name: str, data: Path) -> list[Path]:
-    found = sorted(file.parent for file in data.glob(f"seed-*/score/{SCORED}"))
-    if not found:
-        raise UserError(f"ablations.beside.{name}: {data} holds no scored seed (seed-0/score/{SCORED})")
-    return found
+def scored_beside(todo: Ablations) -> dict[str, list[Path]]:
+    """The other runs' folders of scores by name. Raises `UserError` where one has none."""
+    beside = {}
+    for name, data in todo.params.beside.items():
+        beside[name] = sorted(file.parent for file in data.glob(f"seed-*/score/{SCORED}"))
+        if not beside[name]:
+            raise UserError(f"ablations.beside.{name}: {data} holds no scored seed (seed-0/score/{SCORED})")
+    return beside
 
 
 def _about(one: SeedRun) -> list[str]:
-    """Sentences of what was run: data, weights, epochs."""
+    """Sentences of what was run: data, weights, epochs, as the seed's own params file has them."""
     score = json.loads((one.paths.metrics / "score.json").read_text(encoding="utf-8"))
-    train = one.params.section("train", TrainParams)
+    read = Params.read(one.params.file)
+    train = read.section("train", TrainParams)
     epochs: dict[int, list[str]] = {}
     for variant in train.variants:
         epochs.setdefault(train.of(variant).epochs, []).append(variant)
     told = "; ".join(f"{count} for {', '.join(names)}" for count, names in epochs.items())
     trained = f"{next(iter(epochs))} for all" if len(epochs) == 1 else told
-    draws = len(one.params.section("predict", PredictParams).seeds)
+    draws = len(read.section("predict", PredictParams).seeds)
     return [
         f"Data: {score['data']}. Backbones: {score['backbones']}.",
         f"Epochs: {trained}. Draws of each explanation: {draws}.",

@@ -19,7 +19,7 @@ from pipeline.common.params import Params
 from pipeline.common.progress import duration
 from stages import _ready
 from stages._ablation_parts import Ablations, Part, SeedRun
-from stages._ablation_tables import answer
+from stages._ablation_tables import answer, scored_beside
 from stages._children import Children, Stopped, last_line
 
 PHASES: tuple[tuple[tuple[DataStep, ...], ...], ...] = (
@@ -50,6 +50,7 @@ def run_ablations(
         SystemExit: asked to stop by a signal; the code is the shell's, 128 + signal.
     """
     todo = Ablations(read, variants)
+    scored_beside(todo)
     failed: list[str] = []
     with Children() as children:
         try:
@@ -119,6 +120,7 @@ def _wait(
 
 def _train_all(todo: Ablations, children: Children) -> list[str]:
     """Train and predict every variant of every seed, and score a seed after its last; what failed."""
+    _remove_stale(todo)
     board, failed = Board(todo), list[str]()
     at_once = todo.params.workers
 
@@ -133,6 +135,15 @@ def _train_all(todo: Ablations, children: Children) -> list[str]:
         futures = [pool.submit(run, one, variant) for one in todo.seeds for variant in todo.variants]
         _wait(futures, children, board.show)
     return failed
+
+
+def _remove_stale(todo: Ablations) -> None:
+    """Remove predictions of models that will be trained again, or tables meanwhile would mix old and new."""
+    for one in todo.seeds:
+        for variant in todo.variants:
+            train, _ = todo.variant_parts(one, variant)
+            if not train.finished:
+                (one.paths.step("predict") / variant / "predictions.parquet").unlink(missing_ok=True)
 
 
 def _attempt(parts: Sequence[Part], children: Children, at_once: int, failed: list[str]) -> bool:

@@ -201,6 +201,23 @@ def test_tables_of_what_is_there_train_nothing(stages: Stages, write: Callable[.
     assert values == {"seeds": [0]} and stages.since() == []
 
 
+def test_what_is_trained_again_is_not_in_the_tables_meanwhile(
+    stages: Stages, write: Callable[..., Params]
+) -> None:
+    run_ablations(write())
+    stages.fail = lambda name: name.startswith("train")
+    with pytest.raises(RunFailed):
+        run_ablations(write(train={"variants": {"single": {"epochs": 1}, "multi": {"epochs": 1}}}))
+    with pytest.raises(UserError, match="nothing is predicted yet"):
+        run_ablations(write(), tables=True)
+
+
+def test_a_run_to_compare_with_must_have_scores(stages: Stages, write: Callable[..., Params]) -> None:
+    with pytest.raises(UserError, match=r"ablations\.beside\.paper: data/nowhere holds no scored seed"):
+        run_ablations(write(ablations={"data": None, "seeds": [0], "beside": {"paper": "data/nowhere"}}))
+    assert stages.since() == []
+
+
 def test_two_at_once_share_the_cores(stages: Stages, write: Callable[..., Params]) -> None:
     run_ablations(write(ablations={"data": None, "seeds": [0], "workers": 2}))
     assert stages.at_once == {1, 2}
