@@ -43,7 +43,7 @@ MODEL_SEES = {
     "alignment": SHARDS_ONLY,
     "maps": (*SHARDS_ONLY, "releases"),
     "baselines": (*SHARDS_ONLY, "releases"),
-    "score": (*SHARDS_ONLY, "releases", "backbones"),
+    "score": (*SHARDS_ONLY, "releases", "backbones", "gallery"),
 }
 """Rooms of pipeline/ that a room of model/ may use; rooms that are not listed may use all."""
 DOORS = {"pipeline/masks", "pipeline/regions/vinvl", "model/emosem"}

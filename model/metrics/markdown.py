@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model.metrics.columns import COLUMNS, cell
+from model.metrics.columns import cell, columns_of
 from pipeline.common.bidi import isolated
 
 _SPECIAL = re.compile(r"([\\`|*\[\]~$]|(?<![^\W_])_|_(?![^\W_]))")
@@ -48,9 +48,10 @@ def _cell(text: str) -> str:
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of metrics/score.json with all of `COLUMNS`."""
+    """Rows of metrics/score.json with their columns."""
+    columns = columns_of(rows)
     lines = [
-        [row["method"], str(row["items"]), *(cell(row, column, decimals) for column, _, decimals in COLUMNS)]
+        [row["method"], str(row["items"]), *(cell(row, column, decimals) for column, _, decimals in columns)]
         for row in rows
     ]
-    return table(["Method", "Items", *(heading for _, heading, _ in COLUMNS)], lines)
+    return table(["Method", "Items", *(heading for _, heading, _ in columns)], lines)

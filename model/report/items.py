@@ -1,7 +1,7 @@
 """The test items that the page pictures: which are chosen, and what each method makes of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,8 @@ class Explanation:
     text: str
     ea_emotion: str | None
     """The emotion that the EA classifier predicts from the text."""
+    named: str
+    """What it names, and whether that is in the artwork; empty where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,15 @@ def _explanations(results: Results, item: ApoloItem) -> list[Explanation]:
             row["asked_emotion"],
             row["explanation"] or "",
             results.scored.get((method, item.key, item.emotion), {}).get("ea"),
+            _named(results.scored.get((method, item.key, item.emotion), {})),
         )
         for method, row in rows
         if row is not None
     ]
+
+
+def _named(scored: Mapping[str, Any]) -> str:
+    """`Explanation.named` of a row of data/score/items.parquet."""
+    if not scored.get("motifs"):
+        return ""
+    return f"names {', '.join(scored['motifs'])}, {'' if scored['motif'] else 'not '}in the artwork"

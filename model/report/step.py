@@ -13,7 +13,7 @@ import pydantic
 from markupsafe import Markup
 from pydantic import Field
 
-from model.metrics.columns import COLUMNS, cell
+from model.metrics.columns import COLUMNS, CONTROLS, NAMED, cell, columns_of
 from model.report.charts import histogram, swatch
 from model.report.curves import read_curves, read_kept
 from model.report.emotions import artwork_grids
@@ -84,8 +84,10 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
             drawn=drawn_text(score["drawn"]),
             backbones=backbones,
             groups=_table(score["rows"], found),
-            columns=COLUMNS,
-            headings={name: heading for name, heading, _ in COLUMNS},
+            columns=columns_of(score["rows"]),
+            headings={name: heading for name, heading, _ in (*COLUMNS, *CONTROLS)},
+            named_headings=[heading for _, heading, _ in NAMED],
+            named=_named(score["rows"], found),
             p_text=p_text,
             signed=signed,
             verdict=verdict(found, score["split"]),
@@ -152,7 +154,8 @@ def _table(
     rows: Sequence[dict[str, Any]], found: dict[str, Any]
 ) -> list[tuple[str, list[tuple[dict[str, Any], list[tuple[str, bool]]]]]]:
     """[(group, [(row, [(text, whether it leads its column beyond noise), ...]), ...]), ...]."""
-    leads = {name: find_lead(found, name) for name, _, _ in COLUMNS}
+    columns = columns_of(rows)
+    leads = {name: find_lead(found, name) for name, _, _ in columns}
     bold = {name: lead.method for name, lead in leads.items() if lead is not None and lead.beyond_noise}
     groups: dict[str, list[tuple[dict[str, Any], list[tuple[str, bool]]]]] = {}
     for row in rows:
@@ -160,10 +163,18 @@ def _table(
         ours = row["method"].startswith("emosem")
         group = "Controls" if control else "EmoSEM" if ours else "Baselines"
         cells = [
-            (cell(row, name, decimals), bold.get(name) == row["method"]) for name, _, decimals in COLUMNS
+            (cell(row, name, decimals), bold.get(name) == row["method"]) for name, _, decimals in columns
         ]
         groups.setdefault(group, []).append((row, cells))
     return list(groups.items())
+
+
+def _named(
+    rows: Sequence[dict[str, Any]], found: dict[str, Any]
+) -> list[tuple[str, list[dict[str, float] | None]]]:
+    """[(method, [estimate or None, per column of `NAMED`]), ...] of methods whose words were so judged."""
+    judged = [row["method"] for row in rows if "motif_named" in row]
+    return [(name, [found["methods"][name].get(column) for column, _, _ in NAMED]) for name in judged]
 
 
 def _area_chart(statistics: dict[str, Any]) -> Markup:

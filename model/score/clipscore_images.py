@@ -41,3 +41,30 @@ class PictureJudge:
             if picture is not None:
                 scores[i] = clipscore(picture[None], self._sentences[sentence][None])[0]
         return scores
+
+    def prefer_own(self, keys: Sequence[str], groups: Sequence[str], sentences: Sequence[str]) -> np.ndarray:
+        """How often CLIP finds a sentence closer to its own artwork than to another one of its group.
+
+        Sentences that depend on the group alone reach one half: nothing then ties them to their pictures.
+
+        Args:
+            keys, sentences: as in `score`, which has seen them.
+            groups: per sentence, such as the emotion that was asked for.
+
+        Returns:
+            float64 (N,) in [0, 1]: share of the group's other artworks that lose, a tie being half; NaN
+            where the own picture cannot be read, or none other can.
+        """
+        shares = np.full(len(keys), np.nan)
+        for group in dict.fromkeys(groups):
+            places = [i for i, own in enumerate(groups) if own == group]
+            seen = {keys[i]: picture for i in places if (picture := self._picture(keys[i])) is not None}
+            if len(seen) < 2:
+                continue
+            pictures, artworks = np.stack(list(seen.values())).astype(np.float64), list(seen)
+            for i in (i for i in places if keys[i] in seen):
+                cosines = pictures @ self._sentences[sentences[i]].astype(np.float64)
+                own = cosines[artworks.index(keys[i])]
+                wins = (cosines < own).sum() + 0.5 * ((cosines == own).sum() - 1)
+                shares[i] = wins / (len(artworks) - 1)
+        return shares

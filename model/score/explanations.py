@@ -14,6 +14,7 @@ from pipeline.releases.apolo import ApoloItem
 if TYPE_CHECKING:  # both need torch, and whoever scores without them has none
     from model.alignment.networks import EmotionClassifier
     from model.score.clipscore_images import PictureJudge
+    from model.score.motifs.judge import MotifJudge, MotifScores
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Draw:
     """float64 (N,); NaN where the picture cannot be read, and without a CLIP."""
     scores: text.TextScores | None = None
     """BLEU, METEOR, ROUGE-L; None where they could not be run."""
+    own: np.ndarray | None = None
+    """float64 (N,), `PictureJudge.prefer_own` of artworks asked for one emotion; None without a CLIP."""
+    motifs: "MotifScores | None" = None
+    """What they name of what is in the picture; None but for the built-in gallery."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class MethodExplanations:
     draws: list[Draw]
     """In the order of their seeds; at least one."""
     row: dict[str, float]
-    """Columns of the score table: ea, bleu1..4, meteor, rouge_l, clipscore."""
+    """Columns of the score table: ea, bleu1..4, meteor, rouge_l, clipscore, clip_own, motif, motif_..."""
 
     @property
     def texts(self) -> Sequence[str]:
@@ -95,14 +100,15 @@ def score_explanations(
     texts: text.TextJudge,
     classifier: "EmotionClassifier | None",
     pictures: "PictureJudge | None",
+    motifs: "MotifJudge | None" = None,
 ) -> tuple[dict[str, MethodExplanations], list[str]]:
     """Judge every method's explanations; also a line for every metric that could not be run.
 
     `draws`: method -> draw -> text per item; nucleus sampling makes one draw noisy. With several, a column
     is the mean over draws and `COLUMN_sd` its sample deviation. An empty text is wrong in every metric.
     Pictures that cannot be read are left out of CLIPScore. Without a classifier there is no EA, without
-    pictures no CLIPScore, and where an item has no reference nothing that needs one. `texts` is of
-    `begin_texts`, and waited for last.
+    pictures no CLIPScore, without motifs nothing on these, and where an item has no reference nothing that
+    needs one. `texts` is of `begin_texts`, and waited for last.
     """
     bare = sum(not references for references in items.references)
     judged: dict[str, list[Draw]] = {}
@@ -111,6 +117,9 @@ def score_explanations(
         judged[name] = []
         for draw in several:
             judged[name].append(_judge(items, draw, classifier, pictures))
+            if motifs is not None:
+                found = motifs.score(name, items.keys, items.emotions, draw)
+                judged[name][-1] = replace(judged[name][-1], motifs=found)
             meter.add()
     corpora = {
         f"{name} {d}": _pairs(items, draw)
@@ -126,8 +135,8 @@ def score_explanations(
             "to compare with"
         )
     explanations = {}
-    for name, found in judged.items():
-        whole = [replace(draw, scores=scores.get(f"{name} {d}")) for d, draw in enumerate(found)]
+    for name, draws_ in judged.items():
+        whole = [replace(draw, scores=scores.get(f"{name} {d}")) for d, draw in enumerate(draws_)]
         explanations[name] = MethodExplanations(whole, over_draws([_row(items, draw) for draw in whole]))
     return explanations, problems
 
@@ -144,8 +153,12 @@ def _judge(
     if classifier is not None:
         labels = classifier.classify(draw)
         read = [ALL_EMOTIONS[i] if any_text else None for i, any_text in zip(labels, filled, strict=True)]
-    seen = np.full(len(draw), np.nan) if pictures is None else pictures.score(items.keys, draw)
-    return Draw(draw, read, np.where(np.array(filled) | np.isnan(seen), seen, 0.0))
+    if pictures is None:
+        return Draw(draw, read, np.full(len(draw), np.nan))
+    seen = pictures.score(items.keys, draw)
+    own = pictures.prefer_own(items.keys, items.emotions, draw)
+    seen, own = (np.where(np.array(filled) | np.isnan(found), found, 0.0) for found in (seen, own))
+    return Draw(draw, read, seen, own=own)
 
 
 def _row(items: ReferenceItems, draw: Draw) -> dict[str, float]:
@@ -158,15 +171,20 @@ def _row(items: ReferenceItems, draw: Draw) -> dict[str, float]:
         row |= draw.scores.row
     if not np.isnan(draw.clipscores).all():
         row["clipscore"] = float(np.nanmean(draw.clipscores))
-    return row
+    if draw.own is not None and not np.isnan(draw.own).all():
+        row["clip_own"] = 100.0 * float(np.nanmean(draw.own))
+    return row if draw.motifs is None else row | draw.motifs.row()
 
 
 def over_draws(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean and, as `COLUMN_sd`, sample deviation of each column over draws; one draw is its own mean."""
+    """Mean and, as `COLUMN_sd`, sample deviation of each column over draws; one draw is its own mean.
+
+    A column that one of the draws lacks is left out.
+    """
     if len(rows) == 1:
         return dict(rows[0])
     merged: dict[str, float] = {"draws": len(rows)}
-    for column in rows[0]:
+    for column in (name for name in rows[0] if all(name in row for row in rows)):
         values = [row[column] for row in rows]
         merged[column] = float(np.mean(values))
         merged[f"{column}_sd"] = float(np.std(values, ddof=1))

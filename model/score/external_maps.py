@@ -21,6 +21,7 @@ from model.score.external_judges import find_pictures, open_judges
 from model.score.external_masks import MapNotes, kept_items, part_of, score_submitted_maps
 from model.score.external_rows import Submission, explained, find_styles, make_rows
 from model.score.items import ReleasedItems, describe_release, item_name, read_released_items
+from model.score.motifs.judge import open_motif_judge
 from model.score.named_maps import NamedMaps, open_maps
 from model.score.named_texts import NamedTexts, open_texts
 from model.score.params import ScoreParams
@@ -104,7 +105,7 @@ def score_external_maps(
     items = [item for item, keep in zip(released.items, kept, strict=True) if keep]
     pictures = find_pictures(paths.wikiart, released.items)
     texts, absent, judges = _score_texts(
-        entries, items, paths, params, backbones or BackbonesParams(), pictures
+        entries, items, apolo, paths, params, backbones or BackbonesParams(), pictures
     )
     scores = Scores(items, [entry.title for entry in entries], part_of(masks, kept), sweeps, texts, absent)
     styles = find_styles(released.items, pictures)
@@ -167,6 +168,7 @@ def _check_names(entries: Sequence[Submission], released: ReleasedItems) -> None
 def _score_texts(
     entries: Sequence[Submission],
     items: Sequence[ApoloItem],
+    apolo: Path,
     paths: Paths,
     params: ScoreParams,
     backbones: BackbonesParams,
@@ -182,8 +184,11 @@ def _score_texts(
         judges = open_judges(paths, params.clip, backbones, pictures)
         count = len(items) * sum(map(len, draws.values()))
         print(f"score: {count:,} explanations are judged", file=sys.stderr, flush=True)
-        found, absent = score_explanations(references, draws, java, judges.classifier, judges.pictures)
-    return found, [*judges.absent, *absent], judges.used
+        motifs, unjudged = open_motif_judge(apolo, items, methods, params)
+        found, absent = score_explanations(
+            references, draws, java, judges.classifier, judges.pictures, motifs
+        )
+    return found, [*judges.absent, *unjudged, *absent], judges.used
 
 
 def _no_map(item: ApoloItem, height: int, width: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from model.metrics.columns import COLUMNS
+from model.metrics.columns import COLUMNS, CONTROLS
 from model.score.external_rows import LEFT_OUT, MISSING, NO_LABEL, SCORED, UNUSABLE
 from model.score.statistics.page import p_value
 from pipeline.releases.names import UNPRINTABLE
@@ -11,9 +11,9 @@ from pipeline.releases.names import UNPRINTABLE
 NAMED = 20
 """Names shown at most; the csv and the JSON hold all."""
 MASKS = ("seg_pr25", "seg_pr50", "box_pr25", "box_pr50")
-WORDS = ("ea", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "clipscore")
-HEADINGS = {column: heading for column, heading, _ in COLUMNS}
-DECIMALS = {column: decimals for column, _, decimals in COLUMNS}
+WORDS = ("ea", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "clipscore", "clip_own", "motif")
+HEADINGS = {column: heading for column, heading, _ in (*COLUMNS, *CONTROLS)}
+DECIMALS = {column: decimals for column, _, decimals in (*COLUMNS, *CONTROLS)}
 STATUSES = (SCORED, MISSING, UNUSABLE, NO_LABEL, LEFT_OUT)
 FEW = 30
 """Items below which a share says little."""

@@ -43,6 +43,8 @@ class ScoreInputs:
     """Art style of each artwork, by key."""
     pictures: Mapping[str, Path]
     """Picture file of each artwork, by key."""
+    apolo: Path
+    """The release that the items are of."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def read_inputs(paths: Paths, params: ScoreParams) -> ScoreInputs:
         methods=find_methods(paths, every, params),
         styles=_by_key(artworks, "art_style"),
         pictures={key: paths.wikiart / path for key, path in _by_key(artworks, "path").items()},
+        apolo=paths.apolo,
     )
 
 

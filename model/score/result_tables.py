@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from model.score.explanations import Draw
 from model.score.scores import Scores
 
 ITEM_SCORES = pa.schema(
@@ -22,6 +23,8 @@ ITEM_SCORES = pa.schema(
         ("problem", pa.string()),
         ("iou_seg_val", pa.float64()),  # at the threshold chosen on the val items; null where there is none
         ("iou_box_val", pa.float64()),
+        ("motifs", pa.list_(pa.string())),  # as in `TEXTS`, of the first draw
+        ("motif", pa.bool_()),
     ]
 )
 """One row per method and item."""
@@ -38,6 +41,8 @@ TEXTS = pa.schema(
         ("rouge_l", pa.float64()),  # percent; null, as are the counts, where these metrics could not be run
         ("bleu", pa.list_(pa.float64())),  # counts, see `text_counts.bleu`
         ("meteor", pa.list_(pa.float64())),  # counts, see `text_counts.meteor`
+        ("motifs", pa.list_(pa.string())),  # kinds of motif that it names; null but for the built-in gallery
+        ("motif", pa.bool_()),  # whether all of them are in the artwork; null where it names none
     ]
 )
 """One row per method, draw, and item that counts."""
@@ -80,6 +85,7 @@ def item_table(scores: Scores) -> pa.Table:
                 place = int(places[i])
                 row |= {"explanation": own.texts[place], "ea": own.emotions and own.emotions[place]}
                 row["clipscore"] = _or_none(own.clipscores[place])
+                row |= _motifs(own.draws[0], place)
             rows.append(row)
     return pa.Table.from_pylist(rows, schema=ITEM_SCORES)
 
@@ -106,6 +112,7 @@ def text_table(scores: Scores) -> pa.Table:
                         "bleu": None if text is None else text.bleu[i].tolist(),
                         "meteor": meteor,
                     }
+                    | _motifs(draw, i)
                 )
     return pa.Table.from_pylist(rows, schema=TEXTS)
 
@@ -132,6 +139,14 @@ def sweep_table(scores: Scores) -> pa.Table:
         )
     ]
     return pa.Table.from_pylist(rows, schema=SWEEP)
+
+
+def _motifs(draw: Draw, place: int) -> dict[str, Any]:
+    """What an explanation names, and whether it is in the artwork; nothing where that is not judged."""
+    if draw.motifs is None:
+        return {}
+    named = draw.motifs.kinds[place]
+    return {"motifs": named, "motif": bool(draw.motifs.motif[place]) if named else None}
 
 
 def _or_none(value: float) -> float | None:

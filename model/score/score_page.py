@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model.metrics.columns import COLUMNS, cell
+from model.metrics.columns import COLUMNS, NAMED, cell
 from model.metrics.markdown import escape, score_table, table
 
 
@@ -19,6 +19,32 @@ def chosen_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     return table(["Method", "Threshold", *(heading for _, heading, _ in masks)], lines)
+
+
+def _words_parts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What `CLIP own` is and, of the gallery, what the explanations name; nothing where neither is judged."""
+    parts = []
+    if any("clip_own" in row for row in rows):
+        parts.append(
+            "CLIP own: how often CLIP finds an explanation closer to its own artwork than to another one "
+            "that was asked for the same emotion; 50 where words do not depend on the picture."
+        )
+    named = [row for row in rows if "motif_named" in row]
+    if not named:
+        return parts
+    lines = [
+        [row["method"], *(cell(row, column, decimals) for column, _, decimals in NAMED)] for row in named
+    ]
+    return [
+        *parts,
+        "What the explanations name, by what was drawn (Motif is the second column):",
+        table(["Method", *(heading for _, heading, _ in NAMED)], lines),
+        "Percent of the explanations that name a motif, but for the first column, of all. "
+        "In another artwork: the same words held against the other artworks asked for the same emotion, so "
+        "what the emotion alone tells. Under the label: it evokes the emotion there. What the mask marks: "
+        "it is the motif that the method's own mask overlaps most. Its look is right: of those that say "
+        "size, state or colour of a motif that is there, all that they say.",
+    ]
 
 
 def _on_draws(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -52,6 +78,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         "Rows with a colon are controls and ablations: `:other-emotion` was asked for another emotion of the "
         "same artwork and is scored against the item's own; `:no-prefix` is a model whose language model "
         "sees no prefix; docs/paper.md has the others. The paper's tables with these rows: tables/.",
+        *_words_parts(metrics["rows"]),
     ]
     if any("threshold_val" in row for row in metrics["rows"]):
         on_itself = ", which are the items scored here" if metrics["split"] == "val" else ""

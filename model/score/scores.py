@@ -8,6 +8,7 @@ from model.maps.method import Method, item_id
 from model.metrics.text import TextJudge
 from model.metrics.thresholds import Sweep
 from model.score.explanations import MethodExplanations, ReferenceItems, score_explanations
+from model.score.motifs.judge import open_motif_judge
 from model.score.params import ScoreParams
 from model.score.score_masks import MapTable, score_masks, sweep_masks
 from pipeline.common.errors import UserError
@@ -64,15 +65,17 @@ def compute_scores(inputs: "ScoreInputs", texts: TextJudge, judges: "Judges", pa
         raise UserError(
             f"none of the {len(inputs.items)} {params.split} items has a usable label: {masks.labels[0]}"
         )
+    motifs, unjudged = open_motif_judge(inputs.apolo, counted, inputs.methods, params)
     explanations, absent = score_explanations(
         ReferenceItems.of(counted),
         find_draws(counted, inputs.methods),
         texts,
         judges.classifier,
         judges.pictures,
+        motifs,
     )
     names = [method.name for method in inputs.methods]
-    return Scores(inputs.items, names, masks, sweeps, explanations, absent)
+    return Scores(inputs.items, names, masks, sweeps, explanations, [*unjudged, *absent])
 
 
 def find_draws(items: Sequence[ApoloItem], methods: Sequence[Method]) -> dict[str, list[list[str]]]:

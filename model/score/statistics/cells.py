@@ -8,6 +8,8 @@ import numpy as np
 
 from model.metrics.text_counts import BLEU, bleu, meteor
 from model.score.explanations import Draw
+from model.score.motifs.judge import COLUMNS as MOTIF_COLUMNS
+from model.score.motifs.judge import MotifScores
 from model.score.scores import Scores
 
 MASKS = {
@@ -168,6 +170,10 @@ def text_cells(method: str, draws: Sequence[Draw], emotions: Sequence[str]) -> l
         several = _mean(method, "ea", right.astype(np.float64))
         cells.append(_share(method, "ea", right[:, 0]) if len(draws) == 1 else several)
     cells.append(_mean(method, "clipscore", np.stack([draw.clipscores for draw in draws], axis=1), 0.01))
+    own = [draw.own for draw in draws if draw.own is not None]
+    if len(own) == len(draws):
+        cells.append(_mean(method, "clip_own", np.stack(own, axis=1)))
+    cells += _motif_cells(method, [draw.motifs for draw in draws if draw.motifs is not None])
     texts = [draw.scores for draw in draws if draw.scores is not None]
     if len(texts) == len(draws):
         counts = np.stack([text.bleu for text in texts], axis=1)
@@ -177,3 +183,13 @@ def text_cells(method: str, draws: Sequence[Draw], emotions: Sequence[str]) -> l
     if len(matched) == len(draws):
         cells += _corpus(method, ["meteor"], np.stack(matched, axis=1), lambda sums: meteor(sums)[..., None])
     return [cell for cell in cells if cell is not None]
+
+
+def _motif_cells(method: str, draws: Sequence[MotifScores]) -> list[ScoreCell]:
+    """What the explanations of one method name: each draw's mean over those that say it, then the draws'."""
+    cells = []
+    for column in MOTIF_COLUMNS if draws else ():
+        values = np.stack([getattr(draw, column) for draw in draws], axis=1)
+        said = ~np.isnan(values)
+        cells += _corpus(method, [column], np.stack([np.where(said, values, 0.0), said], axis=-1), _ratio)
+    return cells

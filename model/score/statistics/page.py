@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model.metrics.columns import COLUMNS
+from model.metrics.columns import COLUMNS, CONTROLS, columns_of
 from model.metrics.markdown import Markdown, table
 
-PAIRED = ("seg_pr25", "seg_pr50", "ea", "clipscore")
+PAIRED = ("seg_pr25", "seg_pr50", "ea", "clipscore", *(column for column, _, _ in CONTROLS))
 """Columns whose pairs are shown; all of them are in the JSON."""
 
 
@@ -41,15 +41,16 @@ def markdown(statistics: Mapping[str, Any]) -> str:
 
 
 def _methods(methods: Mapping[str, Any]) -> str:
+    columns = columns_of(methods.values())
     rows = [
-        [name, *(cell(cells.get(column), decimals) for column, _, decimals in COLUMNS)]
+        [name, *(cell(cells.get(column), decimals) for column, _, decimals in columns)]
         for name, cells in methods.items()
     ]
-    return table(["Method", *(heading for _, heading, _ in COLUMNS)], rows)
+    return table(["Method", *(heading for _, heading, _ in columns)], rows)
 
 
 def _pairs(pairs: list[dict[str, Any]]) -> str:
-    headings = {column: heading for column, heading, _ in COLUMNS}
+    headings = {column: heading for column, heading, _ in (*COLUMNS, *CONTROLS)}
     rows = [
         [
             f"{row['first']} - {row['second']}",

@@ -74,3 +74,42 @@ def test_a_picture_that_cannot_be_read_has_no_score(clip: Clip, tmp_path: Path) 
     assert found[[0, 3]] == pytest.approx([plain(clip, image, s) for s in ("a house", "a tree")], abs=1e-3)
     again = judge.score(["good"], ["a tree"])
     assert again[0] == found[3]
+
+
+class Compass:
+    """Stands in for a CLIP: pictures point where their red says, sentences where their number says."""
+
+    def encode_crops(self, image: np.ndarray, boxes: np.ndarray, fit: str) -> torch.Tensor:
+        return self._unit([float(image[0, 0, 0])])
+
+    def encode_text(self, sentences: list[str]) -> torch.Tensor:
+        return self._unit([float(sentence.split()[-1]) for sentence in sentences])
+
+    @staticmethod
+    def _unit(degrees: list[float]) -> torch.Tensor:
+        angle = torch.tensor(degrees).deg2rad()
+        return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def test_own_artwork_against_others_of_the_group(tmp_path: Path) -> None:
+    paths = {}
+    for name, degrees in (("a", 0), ("b", 90), ("c", 180), ("d", 0)):
+        paths[name] = tmp_path / f"{name}.png"
+        cv2.imwrite(str(paths[name]), np.full((8, 8, 3), degrees, np.uint8))
+    judge = PictureJudge(Compass(), paths)  # type: ignore[arg-type]
+    asked = [  # artwork, group, degrees of the sentence
+        ("a", "x", 10),  # nearer than b and c
+        ("b", "x", 10),  # nearer than c, not than a
+        ("c", "x", 10),
+        ("b", "x", 170),  # the artwork's second sentence counts by itself
+        ("a", "y", 30),  # as near as d
+        ("d", "y", 200),
+        ("b", "z", 90),  # alone
+        ("gone", "x", 10),
+    ]
+    keys, groups = [row[0] for row in asked], [row[1] for row in asked]
+    sentences = [f"sentence {row[2]}" for row in asked]
+    judge.score(keys, sentences)
+    found = judge.prefer_own(keys, groups, sentences)
+    assert found.tolist()[:6] == [1.0, 0.5, 0.0, 0.5, 0.5, 0.5]
+    assert np.isnan(found[6:]).all()

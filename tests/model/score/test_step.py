@@ -375,7 +375,9 @@ def test_the_table_for_people(metrics: dict[str, Any], world: tuple[Paths, Backb
     page = (world[0].metrics / "score.md").read_text()
     assert page == markdown(metrics)
     lines = [line for line in page.splitlines() if line.startswith("| ")]
-    assert {line.count("|") for line in lines} == {15, 7}  # all columns; masks at the chosen threshold
+    assert {line.count("|") for line in lines} == {16, 7}  # all columns; masks at the chosen threshold
+    assert "| CLIP own |\n" in page  # and no column of motifs, for nobody knows what is in these pictures
+    assert not any(name.startswith("motif") for row in metrics["rows"] for name in row)
     assert "| entire-artwork | 4 | 100.00 | 0.00 | 100.00 | 0.00 | - | - |" in page
     assert "87.5 %" in page
     assert "tiny (not the paper's)" in page
