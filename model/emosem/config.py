@@ -16,6 +16,7 @@ from pipeline.common.sums import check_sum
 Paradigm = Literal["single", "multi"]
 Prefix = Literal["mask+prompt", "mask", "prompt", "none"]
 Finetune = Literal["mask-head", "mask-decoder"]
+Visual = Literal["picture", "region"]
 
 # "gener", "ate", " the", " mask", " for", " the", " emotion", and each emotion
 _GPT2_PROMPT = (8612, 378, 262, 9335, 329, 262, 9942)
@@ -44,6 +45,9 @@ class EmoSEMConfig:
     """single: one mask for the emotion asked for; multi: eight mask tokens, one an emotion (Sec. 3.5)."""
     prefix: Prefix = "mask+prompt"
     """The language model's prefix (Tab. 4). Multi has no prompt: mask or none."""
+    visual: Visual = "picture"
+    """What the language model's cross-attention sees: CLIP's patch tokens of the picture (paper), or one
+    token of what the mask encloses, as SAM's decoder sees it."""
     finetune: Finetune = "mask-head"
     """What of SAM's decoder trains: the mask head, its mixer frozen (paper), or all of it (Fig. 7)."""
     ambiguity_aware: bool = False
@@ -79,6 +83,10 @@ class EmoSEMConfig:
             raise ValueError(f"multi has no prompt, so prefix {self.prefix!r} cannot be; use mask or none")
         if self.paradigm == "multi" and (self.ambiguity_aware or self.sca):
             raise ValueError("multi's mask tokens are emotions: ambiguity_aware and sca are for single")
+        if self.sca and self.visual != "picture":
+            raise ValueError(
+                f"sca has no cross-attention, so visual {self.visual!r} cannot be; leave it alone"
+            )
         if self.sca and (self.prefix != "mask+prompt" or self.ambiguity_aware):
             raise ValueError("sca has a prefix of its own: leave prefix and ambiguity_aware alone")
         if len(self.prompts) != len(EMOTIONS) or not all(self.prompts):
@@ -125,7 +133,7 @@ def method_name(config: EmoSEMConfig) -> str:
         "detached-prompt": config.detach_prompt,
         "untied-words": untied and config.sca is None,
     }
-    network = f"emosem-{config.paradigm}"
+    network = f"emosem-{config.paradigm}{'-region' * (config.visual == 'region')}"
     if config.sca is not None:
         network = "sca-untied" if untied else "sca-base"
     return ":".join([network, *(name for name, there in departures.items() if there)])

@@ -34,6 +34,8 @@ class Segmentation(NamedTuple):
     """(Q, P, C) f, the language model's prefix; P may be 0."""
     prefix_mask: Tensor | None
     """(Q, P) bool, False for padding behind a shorter prompt; None when there is none."""
+    region: Tensor | None = None
+    """(Q, 1, C) what each mask encloses, as the language model sees it; None where it sees the picture."""
 
 
 class EmoSEM(SavedModel, library_name="emosem"):
@@ -66,6 +68,7 @@ class EmoSEM(SavedModel, library_name="emosem"):
         self.emotion_projector = None if multi else EmotionProjector(word_dim, config.dim)
         prefixed = config.prefix != "none" and config.sca is None
         self.prefix_projector = PrefixProjector(config.dim, word_dim) if prefixed else None
+        self.region_projector = PrefixProjector(config.dim, word_dim) if config.visual == "region" else None
         self.caption_mixer = None if config.sca is None else self._caption_mixer(config.sca, word_dim)
         ids, mask = _pad(config.prompts)
         self.register_buffer("prompt_ids", ids, persistent=False)
@@ -129,7 +132,8 @@ class EmoSEM(SavedModel, library_name="emosem"):
             tokens, prefix_mask = decoded.prompt, prompt_mask
         else:
             tokens = mask_tokens
-        return Segmentation(mask_logits, self._project(tokens), prefix_mask)
+        region = self._region(mask_logits, decoded.image)
+        return Segmentation(mask_logits, self._project(tokens), prefix_mask, region)
 
     def _segment_all(self, sam_BCHW: Tensor, rows_Q: Tensor, emotion_Q: Tensor) -> Segmentation:
         """All eight emotions of each image in one pass, then those asked for."""
@@ -139,7 +143,25 @@ class EmoSEM(SavedModel, library_name="emosem"):
         asked_Q = rows_Q * len(EMOTIONS) + emotion_Q
         tokens = decoded.mask_tokens.flatten(0, 1).index_select(0, asked_Q)[:, None]
         mask_logits = decoded.mask_logits.flatten(0, 1).index_select(0, asked_Q)
-        return Segmentation(mask_logits, self._project(tokens), None)
+        region = self._region(mask_logits, decoded.image, rows_Q)
+        return Segmentation(mask_logits, self._project(tokens), None, region)
+
+    def _region(
+        self, mask_logits_QHW: Tensor, image_SC: Tensor, rows_Q: Tensor | None = None
+    ) -> Tensor | None:
+        """`Segmentation.region`: the mean of the image's cells, weighted by the mask's probability.
+
+        The image is (B, S, C) where `rows_Q` is given, else already (Q, S, C). Words do not move the mask by
+        it.
+        """
+        if self.region_projector is None:
+            return None
+        image_QSC = image_SC if rows_Q is None else image_SC.index_select(0, rows_Q)
+        inside_QHW = mask_logits_QHW.detach().float().sigmoid()
+        inside_QS = nn.functional.avg_pool2d(inside_QHW[:, None], 4).flatten(1)
+        inside_QS = inside_QS / inside_QS.sum(1, keepdim=True).clamp(min=1e-6)
+        token: Tensor = self.region_projector(torch.einsum("qs,qsc->qc", inside_QS, image_QSC))
+        return token[:, None]
 
     def _project(self, tokens_QNC: Tensor) -> Tensor:
         if self.prefix_projector is None:
@@ -168,7 +190,8 @@ class EmoSEM(SavedModel, library_name="emosem"):
         found = self.segment(sam_BCHW, rows_Q, emotion_Q)
         mask = None if found.prefix_mask is None else found.prefix_mask[query_T]
         prefix = found.prefix.index_select(0, query_T)
-        words = self.captioner(prefix, mask, tokens_TL, clip_BKC[rows_Q[query_T]])
+        seen = clip_BKC[rows_Q[query_T]] if found.region is None else found.region.index_select(0, query_T)
+        words = self.captioner(prefix, mask, tokens_TL, seen)
         return found.mask_logits, words
 
 

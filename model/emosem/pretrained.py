@@ -82,6 +82,7 @@ def build_pretrained(
     language_model: Path,
     *,
     untie_words: bool = False,
+    dropout: float | None = None,
     **choices: Any,
 ) -> EmoSEM:
     """EmoSEM on pretrained parts; what neither SAM nor GPT-2 has is drawn from torch's current seed.
@@ -92,12 +93,15 @@ def build_pretrained(
         sam_checkpoint: see `load_sam_decoder`.
         language_model: folder of a GPT-2 and its tokenizer.
         untie_words: learn the output layer apart from the word embedding; both start from the latter.
+        dropout: of GPT-2's embeddings, attention and residuals; None leaves what its config says.
         choices: keywords of `EmoSEMConfig` that do not follow from these parts.
 
     Raises `UserError` for parts that are missing, damaged or do not fit together.
     """
     sam = load_sam_decoder(sam_checkpoint)
     keywords, gpt2 = read_gpt2(language_model)
+    if dropout is not None:
+        keywords = keywords | dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout)
     tokenizer = load_tokenizer(language_model)
     if len(tokenizer) > (words := len(gpt2["transformer.wte.weight"])):
         raise UserError(f"the tokenizer in {language_model} has {len(tokenizer)} words, its GPT-2 {words}")

@@ -57,7 +57,7 @@ def predict_batch(
     clip = torch.from_numpy(np.stack([f.clip for f in features])).to(device).float()
     emotions = torch.tensor([emotion_index(query.emotion) for query in queries], device=device)
     found = model.segment(sam, rows, emotions)
-    texts = _explain(model, found, clip[rows], queries, params)
+    texts = _explain(model, found, clip[rows] if found.region is None else found.region, queries, params)
     frame = Frame(model.config.image_size, side=4 * model.config.grid)
     predictions = []
     probabilities = found.mask_logits.float().sigmoid().cpu().numpy()

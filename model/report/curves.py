@@ -35,30 +35,37 @@ class KeptEpoch:
     step: float
     """The epoch's last optimizer step."""
     select: str
-    """``train.select``: last, or best by Seg Pr@50 on val."""
+    """``train.select``: last, or best by `by` on val."""
     best: int
     """The epoch that was best by it."""
+    by: str
+    """``train.select_by``: a validation curve's name."""
 
 
 def read_kept(runs: Path) -> dict[str, KeptEpoch]:
     """Variant -> the epoch that was kept; a variant without a validation curve or a config is left out."""
     kept = {}
     for config in sorted(runs.glob("*/config.json")):
-        curve = config.parent / "dvclive" / "plots" / "metrics" / "val" / "seg_pr50.tsv"
+        select, by = _select(config)
+        curve = config.parent / "dvclive" / "plots" / "metrics" / "val" / f"{by}.tsv"
         steps, values = _read_tsv(curve) if curve.is_file() else ([], [])
-        select = _select(config)
         if steps and select:
-            best = max(range(len(values)), key=lambda at: (values[at], at))  # as training: of equals the last
+            sign = 1 if by.startswith("seg_pr") else -1  # a loss is better low
+            best = max(
+                range(len(values)), key=lambda at: (sign * values[at], at)
+            )  # as training: of equals the last
             place = best if select == "best" else len(steps) - 1
-            kept[config.parent.name] = KeptEpoch(place + 1, len(steps), steps[place], select, best + 1)
+            kept[config.parent.name] = KeptEpoch(place + 1, len(steps), steps[place], select, best + 1, by)
     return kept
 
 
-def _select(config: Path) -> str:
+def _select(config: Path) -> tuple[str, str]:
+    """``train.select`` and ``train.select_by`` of a model; the first is empty for no model of ours."""
     try:
-        return str(json.loads(config.read_text(encoding="utf-8"))["about"]["training"]["select"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        training = json.loads(config.read_text(encoding="utf-8"))["about"]["training"]
+        return str(training["select"]), Path(training.get("select_by", "seg_pr50")).name
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", ""
 
 
 def read_curves(runs: Path, kept: Mapping[str, KeptEpoch] | None = None) -> list[Curve]:

@@ -26,9 +26,18 @@ from pipeline.releases.apolo import ApoloItem, load_items
 from pipeline.releases.apolo_arrays import BadArray, load_truth
 from pipeline.releases.wikiart import BadImage, read_image
 
-PREDICTED = ("emosem-single", "emosem-multi", "emosem-single:other-emotion")
+PREDICTED = (
+    *("emosem-single", "emosem-single-region", "emosem-multi", "emosem-multi-region"),
+    *("emosem-single:other-emotion", "emosem-single-region:other-emotion"),
+)
 """Methods that are pictured, where they have run."""
-CAPTIONS = {TEACHER: "Pseudo-mask", "emosem-single": "EmoSEM single", "emosem-multi": "EmoSEM multi"}
+CAPTIONS = {
+    TEACHER: "Pseudo-mask",
+    "emosem-single": "EmoSEM single",
+    "emosem-multi": "EmoSEM multi",
+    "emosem-single-region": "EmoSEM single, words of the region",
+    "emosem-multi-region": "EmoSEM multi, words of the region",
+}
 
 THIRDS = ("best", "middle", "worst")
 

@@ -134,7 +134,8 @@ def comparisons(statistics: Mapping[str, Any]) -> list[Comparison]:
         if best and base:
             wanted.append(("Best EmoSEM against the best baseline", column, best.method, base.method))
     wanted += [
-        ("Several emotions at a time against one", column, "emosem-multi", "emosem-single")
+        ("Several emotions at a time against one", column, f"emosem-multi{words}", f"emosem-single{words}")
+        for words in ("", "-region")
         for column, _ in HEADLINE
     ]
     for name in filter(is_control, methods):

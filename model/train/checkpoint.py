@@ -20,8 +20,8 @@ from model.emosem.network import EmoSEM
 from pipeline.common.errors import RunFailed
 from pipeline.common.files import write_atomic, write_bytes
 
-SELECTION = "seg_pr50"
-"""Validation score that selects the best epoch."""
+HIGH = ("seg_pr50",)
+"""Validation numbers of which the highest selects the best epoch; of others the lowest does."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class TrainProgress:
     validation: dict[str, float] = field(default_factory=dict)
     """The last epoch's losses and scores on the validation split."""
     best: float | None = None
-    """The best epoch's `SELECTION` so far."""
+    """The best epoch's number so far, of the one that selects."""
     best_epoch: int = 0
     """How many epochs had been done then."""
     best_sha256: str = ""
@@ -68,9 +68,10 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         accelerator: Accelerator,
+        select_by: str = "seg_pr50",
     ) -> None:
-        """`identity`: fingerprint of all that decides the run's result."""
-        self.folder, self.progress = folder, TrainProgress(identity)
+        """`identity`: fingerprint of all that decides the run's result; `select_by`: see `TrainParams`."""
+        self.folder, self.progress, self.select_by = folder, TrainProgress(identity), select_by
         self._model, self._optimizer, self._scheduler = model, optimizer, scheduler
         self._accelerator = accelerator
 
@@ -124,8 +125,8 @@ class Checkpoints:
         """Note an epoch's validation, keep its weights if none was better, save."""
         progress = self.progress
         progress.epoch, progress.step, progress.validation = progress.epoch + 1, 0, validation
-        score = validation.get(SELECTION, 0.0)
-        if progress.best is None or score >= progress.best:
+        score, sign = validation.get(self.select_by, 0.0), 1 if self.select_by in HIGH else -1
+        if progress.best is None or sign * score >= sign * progress.best:  # of equals the last
             progress.best, progress.best_epoch = score, progress.epoch
             if self._accelerator.is_main_process:
                 state = {name: tensor.cpu().contiguous() for name, tensor in self._trainable().items()}

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from model.emosem.config import Finetune, Paradigm, Prefix
+from model.emosem.config import Finetune, Paradigm, Prefix, Visual
 from pipeline.common.errors import UserError
 from pipeline.common.params import STRICT, parse_section
 
+SelectBy = Literal["seg_pr50", "language", "dice", "focal"]
 Visit = Literal["utterance", "pair"]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -25,6 +26,8 @@ class TrainParams:
     """single or multi, see `EmoSEMConfig`."""
     prefix: Prefix = "mask+prompt"
     """The language model's prefix, see `EmoSEMConfig` (Tab. 4)."""
+    visual: Visual = "picture"
+    """What the words look at: the picture (paper), or what the mask encloses, see `EmoSEMConfig`."""
     finetune: Finetune = "mask-head"
     """What of SAM's decoder trains (Fig. 7)."""
     ambiguity_aware: bool = False
@@ -60,6 +63,8 @@ class TrainParams:
     """Largest gradient norm, over all parameters; null for no clipping (paper: none given)."""
     binarise: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Threshold that makes pseudo-masks hard; null keeps them soft (paper: soft)."""
+    language_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Dropout within GPT-2; null is its own (paper: none given; distilgpt2 has 0.1, the built-in one 0)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of the language loss (SCA's release: 0.1; the paper gives none)."""
     max_tokens: Annotated[int, Field(ge=2)] = 25
@@ -85,7 +90,9 @@ class TrainParams:
     validation_artworks: Positive = 48
     """Artworks of the validation split judged after each epoch."""
     select: Literal["best", "last"] = "last"
-    """Whose weights the run ends with: the epoch's with the best validation Pr@50, or the last's."""
+    """Whose weights the run ends with: the epoch's that is best by `select_by`, or the last's."""
+    select_by: SelectBy = "seg_pr50"
+    """Validation's number for `select: best`: Pr@50 against the pseudo-masks (high), or a loss (low)."""
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=lambda: {
             "single": {"paradigm": "single"},

@@ -5,7 +5,7 @@ An optimiser step is `accumulate` micro-batches of `batch_size` samples. A run w
     model.safetensors, config.json, tokenizer files    what `EmoSEM.from_pretrained` reads
     SHA256SUMS                                         of these, checked where they are read
     checkpoint/last.pt                                 all that resuming needs, checked when it is read
-    checkpoint/best.safetensors                        the epoch with the best validation Pr@50
+    checkpoint/best.safetensors                        the epoch that is best on val by `select_by`
     dvclive/                                           curves: plots/metrics/{train,val}/*.tsv
 
 It stops at SIGTERM or Ctrl-C after the step at hand, and goes on from its last checkpoint to the same result.
@@ -32,7 +32,7 @@ from model.data.samples import Samples
 from model.emosem.config import ScaConfig
 from model.emosem.network import EmoSEM
 from model.emosem.pretrained import build_pretrained, pretrained_files
-from model.train.checkpoint import SELECTION, Checkpoints, TrainProgress
+from model.train.checkpoint import Checkpoints, TrainProgress
 from model.train.monitor import Curves, LossWatch, ProgressLine, StopSignals
 from model.train.objective import Objective, new_objective, total_loss
 from model.train.params import TrainParams
@@ -92,7 +92,9 @@ def train(
     optimizer, scheduler = new_optimisation(model, params, total)
 
     identity = run_identity(index, params, accelerator.num_processes, sam_checkpoint, language_model)
-    checkpoints = Checkpoints(run / "checkpoint", identity, model, optimizer, scheduler, accelerator)
+    checkpoints = Checkpoints(
+        run / "checkpoint", identity, model, optimizer, scheduler, accelerator, params.select_by
+    )
     progress, main = checkpoints.resume(), accelerator.is_main_process
     network = accelerator.prepare_model(model)  # autocast, and gradients averaged over processes
     objective, watch = new_objective(network, params), LossWatch(samples["train"], progress)
@@ -149,7 +151,7 @@ def _metrics(
         "train_samples": len(samples),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "validation": progress.validation,
-        "best": {"epoch": progress.best_epoch, SELECTION: progress.best},
+        "best": {"epoch": progress.best_epoch, params.select_by: progress.best},
     }
 
 
@@ -171,8 +173,8 @@ def run_identity(
 ) -> str:
     """Fingerprint of all that decides a run's weights and curves; only runs of the same one are resumed.
 
-    That is: the params, pretrained files, code (prompts and the selection metric are code) and samples. Left
-    out are what changes speed alone, and `select`: both weights are kept, and the choice is made at the end.
+    That is: the params, pretrained files, code (prompts are code) and samples. Left out are what changes
+    speed alone, and `select`: both weights are kept, and the choice is made at the end.
     """
     together = params.accumulate * processes
     decisive = dataclasses.replace(
@@ -203,8 +205,10 @@ def initial_model(index: Index, params: TrainParams, sam_checkpoint: Path, langu
         sam_checkpoint,
         language_model,
         untie_words=params.untie_words,
+        dropout=params.language_dropout,
         paradigm=params.paradigm,
         prefix=params.prefix,
+        visual=params.visual,
         finetune=params.finetune,
         ambiguity_aware=params.ambiguity_aware,
         detach_prompt=params.detach_prompt,

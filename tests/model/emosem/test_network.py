@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from model.emosem.config import EmoSEMConfig
+from model.emosem.config import EmoSEMConfig, ScaConfig, method_name
+from model.emosem.mask_decoder import Decoded
 from model.emosem.network import EmoSEM, build_emosem
 from model.emosem.pretrained import build_pretrained, load_sam_decoder
 from pipeline.common.errors import UserError
@@ -141,6 +143,49 @@ def test_gradients_reach_the_papers_parts_and_nothing_else(
     in_groups = sum(len(group) for group in model.parameter_groups().values())
     assert reached <= trainable and in_groups == len(trainable)
     assert not {n for n in trainable if "transformer.layers" in n} or finetune == "mask-decoder"
+
+
+@pytest.mark.parametrize(("paradigm", "prefix"), [("single", "mask+prompt"), ("multi", "mask")])
+def test_words_may_see_what_the_mask_encloses_and_nothing_else(
+    paradigm: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a loop over queries and cells; patch tokens and masks are then out of the words' reach."""
+    model = small(paradigm, prefix, visual="region")
+    decoded: list[Decoded] = []
+    decode = model.mask_decoder.forward
+
+    def forward(*args: Any, **keywords: Any) -> Decoded:
+        decoded.append(decode(*args, **keywords))
+        return decoded[-1]
+
+    monkeypatch.setattr(model.mask_decoder, "forward", forward)
+    sam, rows, emotions = torch.randn(2, 32, 6, 6), torch.tensor([0, 1, 1]), torch.tensor([2, 0, 7])
+    found = model.segment(sam, rows, emotions)
+    assert found.region is not None and model.region_projector is not None
+    for q, row in enumerate(rows.tolist()):
+        probability = found.mask_logits[q].detach().sigmoid()
+        image = decoded[0].image[row if paradigm == "multi" else q]
+        total, weight = torch.zeros(32), 0.0
+        for cell in range(36):
+            y, x = divmod(cell, 6)
+            inside = float(probability[4 * y : 4 * y + 4, 4 * x : 4 * x + 4].mean())
+            total, weight = total + inside * image[cell], weight + inside
+        torch.testing.assert_close(found.region[q, 0], model.region_projector(total / weight))
+    found.region.sum().backward()
+    assert model.mask_decoder.output_upscaling[0].weight.grad is None
+    texts = {"rows_Q": rows, "emotion_Q": emotions, "query_T": torch.tensor([2, 0])}
+    tokens = torch.randint(0, VOCABULARY, (2, 5))
+    words = [model(sam, clip, **texts, tokens_TL=tokens)[1] for clip in torch.randn(2, 2, 9, 32)]
+    assert torch.equal(*words)
+    other = model(sam.flip(0), torch.randn(2, 9, 32), **texts, tokens_TL=tokens)[1]
+    assert (other - words[0]).abs().max() > 1e-6
+
+
+def test_the_region_is_named_and_is_no_scas() -> None:
+    assert method_name(dataclasses.replace(SMALL, visual="region")) == "emosem-single-region"
+    assert method_name(SMALL) == "emosem-single"
+    with pytest.raises(ValueError, match="sca has no cross-attention"):
+        EmoSEMConfig(sca=ScaConfig(), visual="region")
 
 
 def test_the_prompts_gradient_can_be_kept_from_the_word_embedding() -> None:

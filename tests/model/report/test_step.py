@@ -344,6 +344,17 @@ def test_the_epoch_that_was_kept_is_marked(tmp_path: Path, select: str, epoch: i
     assert str(val.chart).count('class="mark') == 1
 
 
+def test_of_a_loss_the_lowest_epoch_was_kept(tmp_path: Path) -> None:
+    run = tmp_path / "single"
+    write_json(run / "config.json", {"about": {"training": {"select": "best", "select_by": "language"}}})
+    folder = run / "dvclive" / "plots" / "metrics" / "val"
+    folder.mkdir(parents=True)
+    (folder / "seg_pr50.tsv").write_text("step\tseg_pr50\n10\t5\n20\t9\n30\t9\n40\t7\n")
+    (folder / "language.tsv").write_text("step\tlanguage\n10\t0.9\n20\t0.7\n30\t0.7\n40\t0.8\n")
+    (kept,) = read_kept(tmp_path).values()
+    assert (kept.epoch, kept.step, kept.by) == (3, 30, "language")
+
+
 def test_a_run_whose_config_does_not_say_has_no_mark(tmp_path: Path) -> None:
     write_json(tmp_path / "single" / "config.json", {"about": None})
     assert read_kept(tmp_path) == {}

@@ -71,7 +71,7 @@ def edit(file: Path, old: str, new: str) -> None:
         ("model/emosem/mask_decoder.py", "MLP(dim, dim, dim // 8, 3)", "MLP(dim, dim, dim // 8, 2)"),
         ("model/emosem/mask_decoder.py", "nn.Embedding(num_mask_tokens, dim)", "nn.Embedding(9, dim)"),
         ("model/emosem/config.py", "8612, 378", "8612, 379"),
-        ("model/train/checkpoint.py", 'SELECTION = "seg_pr50"', 'SELECTION = "seg_pr25"'),
+        ("model/train/checkpoint.py", 'HIGH = ("seg_pr50",)', 'HIGH = ("seg_pr50", "dice")'),
         ("model/train/validation.py", "samples.table[:, 2] == 0", "samples.table[:, 2] == 1"),
         ("model/train/precision.py", "torch.bfloat16", "torch.float16"),
         ("model/emosem/saving.py", "load_state_dict(state, strict=False)", "load_state_dict(state)"),
@@ -151,7 +151,13 @@ def test_the_samples_count(run: Run, column: str) -> None:
     assert dataclasses.replace(run, index=index).identity() != run.identity()
 
 
-@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"seed": 1}, {"prefix": "mask"}, {"epochs": 3}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "bf16"}, {"seed": 1}, {"prefix": "mask"}, {"epochs": 3}, {"select_by": "language"},
+        {"language_dropout": 0.0}, {"visual": "region"},
+    ],
+)  # fmt: skip
 def test_params_count(run: Run, change: dict[str, Any]) -> None:
     assert run.identity(dataclasses.replace(PARAMS, **change)) != run.identity()
 

@@ -292,6 +292,28 @@ def test_the_best_epoch_is_kept(
     assert any(not torch.equal(saved[name], tensor) for name, tensor in weights[2].items())
 
 
+def test_dropout_of_the_language_model_is_the_models(tmp_path: Path, parts: tuple[Path, Path]) -> None:
+    paths = trained_shards.shards(tmp_path, {"train": 3, "val": 1})
+    params = dataclasses.replace(PARAMS, epochs=1, language_dropout=0.3)
+    run(paths, parts, params)
+    config = EmoSEM.from_pretrained(paths.runs / "single").captioner.gpt2.config
+    assert (config.embd_pdrop, config.attn_pdrop, config.resid_pdrop) == (0.3, 0.3, 0.3)
+    own = json.loads((parts[1] / "config.json").read_text())
+    run(paths, parts, dataclasses.replace(params, language_dropout=None))
+    config = EmoSEM.from_pretrained(paths.runs / "single").captioner.gpt2.config
+    assert config.resid_pdrop == own["resid_pdrop"]
+
+
+def test_of_a_loss_the_lowest_epoch_is_kept(
+    tmp_path: Path, parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.9, 0.5, 0.7])
+    monkeypatch.setattr(module, "validate", lambda *_: {"seg_pr50": 50.0, "language": next(losses)})
+    paths = trained_shards.shards(tmp_path, {"train": 3, "val": 1})
+    metrics = run(paths, parts, dataclasses.replace(PARAMS, select="best", select_by="language"))
+    assert metrics["best"] == {"epoch": 2, "language": 0.5}
+
+
 def test_learning_rates_by_hand() -> None:
     model = torch.nn.Linear(1, 1)
     model.parameter_groups = lambda: {"segmenter": [model.weight], "language_model": [model.bias]}  # type: ignore[assignment]
