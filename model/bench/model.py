@@ -99,7 +99,7 @@ def _answer(encoders: true_size_shards.Encoders, model: EmoSEM, count: int, devi
         model.captioner.generate(
             segmented.prefix,
             segmented.prefix_mask,
-            clip,
+            clip if segmented.region is None else segmented.region,
             range(count),
             max_new_tokens=model.config.max_tokens,
             top_p=0.9,
