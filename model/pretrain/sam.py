@@ -17,7 +17,6 @@ tokens; which kinds an emotion means is left for EmoSEM to learn. Kinds are neve
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.pretrain.clip import save_half
+from model.pretrain.optimizers import muon_and_adamw, step
 from model.pretrain.pictures import Pictures, load_pictures
 from model.pretrain.prompting import Teacher, decode, dense_loss, iou, mask_loss, view, visual_prompts
 from model.pretrain.sam_quality import evaluate, probe
@@ -36,7 +36,6 @@ from model.pretrain.segmentation_data import SLOTS, draw_sets, present_kinds, se
 from model.pretrain.training_state import TrainingState, trapezoid
 from model.train.precision import autocast
 from pipeline.backbones.sam import SamConfig, build_sam
-from pipeline.common.errors import RunFailed
 from pipeline.common.files import write_json
 from pipeline.common.fingerprint import as_json, fingerprint
 from pipeline.common.lock import writes
@@ -145,7 +144,7 @@ def fit_sam(
     """
     device = pictures.images.device
     parts = nn.ModuleDict({"sam": sam, "teacher": teacher}).train()
-    optimizers = _optimizers(parts, params)
+    optimizers = muon_and_adamw(parts, params.lr, params.matrix_lr, params.weight_decay)
     total = params.encoder_steps + params.steps
     state = TrainingState(
         kept, _identity(params, device), dict(parts.items()), optimizers, total, params.cooldown
@@ -163,7 +162,7 @@ def fit_sam(
             chosen = torch.randint(len(pictures.images), (batch,)).to(device)
             found = losses_of(sam, teacher, pictures, chosen, params)
             loss = sum(found.values(), torch.zeros((), device=device))
-            _step(parts, optimizers, loss, _share_of_lr(state.step, params))
+            step("sam", parts, optimizers, loss, _share_of_lr(state.step, params))
             state.done()
             meter.add()
             if state.step % 50 == 0 or state.step == end:
@@ -185,42 +184,6 @@ def _share_of_lr(step: int, params: SamPretrainParams) -> float:
     if step < params.encoder_steps:
         return min(1.0, (step + 1) / (params.warmup + 1))
     return trapezoid(step - params.encoder_steps, params.steps, params.warmup, params.cooldown)
-
-
-def _optimizers(parts: nn.Module, params: SamPretrainParams) -> list[torch.optim.Optimizer]:
-    """Muon for the weights of linear layers, with which the loss falls in two thirds of AdamW's steps; AdamW
-    for the rest. Their groups keep the peak learning rate under "peak"."""
-    matrices = [layer.weight for layer in parts.modules() if isinstance(layer, nn.Linear)]
-    known = {id(weight) for weight in matrices}
-    rest = [p for p in parts.parameters() if id(p) not in known and p.requires_grad]
-    decay, lr = params.weight_decay, params.lr
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": decay, "peak": lr},
-        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "peak": lr},
-    ]
-    return [
-        torch.optim.Muon(
-            [{"params": matrices, "peak": params.matrix_lr}],
-            lr=params.matrix_lr,
-            weight_decay=decay,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98)),
-    ]
-
-
-def _step(
-    parts: nn.Module, optimizers: Sequence[torch.optim.Optimizer], loss: Tensor, share_of_lr: float
-) -> None:
-    parts.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
-    if not torch.isfinite(norm):
-        raise RunFailed("sam: the gradient is no number any more; try a lower pretrain.sam.lr")
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * share_of_lr
-        optimizer.step()
 
 
 def encoder_losses(
