@@ -27,7 +27,6 @@ import pyarrow.parquet as pq
 from model.metrics.text import TextScores
 from model.score.explanations import Draw
 from model.score.params import StatisticsParams
-from model.score.statistics import student
 from model.score.statistics.bootstrap import bootstrap_p, interval, resample, unanimous, units
 from model.score.statistics.cells import MEANS, ScoreCell, ScoreCells, mask_cells, text_cells
 from pipeline.common.errors import UserError
@@ -85,7 +84,7 @@ class SeedScores:
         if len(mean.by_seed) == 1:
             return interval(mean.resampled, level) or (math.nan, math.nan)
         error, freedom = self._error(mean.resampled, [mean])
-        reach = student.quantile(level, freedom) * error
+        reach = reach_of_t(level, freedom) * error
         return mean.value - reach, mean.value + reach
 
     def difference(self, ahead: Name, behind: Name) -> dict[str, Any]:
@@ -97,9 +96,9 @@ class SeedScores:
             low, high = interval(resampled, self.params.level) or (math.nan, math.nan)
             p = bootstrap_p(resampled)
         else:
-            reach = student.quantile(self.params.level, freedom) * error
+            reach = reach_of_t(self.params.level, freedom) * error
             low, high = difference - reach, difference + reach
-            p = student.two_sided(difference / error, freedom)
+            p = two_sided(difference / error, freedom)
         return {"difference": difference, "low": round(low, 4), "high": round(high, 4), "p": p}
 
     def _error(self, resampled: np.ndarray, means: Sequence[SeedMean]) -> tuple[float, float]:
@@ -154,6 +153,20 @@ def _unanimous(cells: Sequence[ScoreCell]) -> bool | None:
         return None
     together = np.concatenate(shares)
     return bool(together[0]) if together.all() == together.any() else None
+
+
+def two_sided(t: float, freedom: float) -> float:
+    """P(|T| > |t|) of Student's t with so many degrees of freedom, any number above 0 or infinity."""
+    from scipy import stats  # only several seeds need it
+
+    return float(2 * stats.t.sf(abs(t), freedom))
+
+
+def reach_of_t(level: float, freedom: float) -> float:
+    """The t that |T| stays below with probability `level`."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 # ---- files -----------------------------------------------------------------------------------------
