@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from model.baselines import entire_artwork
+from model.label_card.differences import differences
 from model.label_card.page import FIELDS, LISTED, card_text
 from model.label_card.reviewed import compare_reviewed
 from model.label_card.sweep import (
@@ -82,7 +83,8 @@ def make_card(
     candidates.sort(key=lambda candidate: candidate.rank(score.threshold))
     current = [place for place, one in enumerate(candidates) if one.recipe.recipe() == masks.recipe()]
     final = sorted({*range(min(params.finalists, len(candidates))), *current})
-    rows = _final_rows(val, test, sources, candidates, final, score)
+    reference = final.index(current[0]) if current else None
+    rows = _final_rows(val, test, sources, candidates, final, score, reference)
     placed = (row for row in rows if row["place"] is not None)
     best = max(placed, key=lambda row: (row["val"]["mean_iou"], -row["place"]))
     card = {
@@ -128,9 +130,14 @@ def _final_rows(
     candidates: Sequence[Candidate],
     final: Sequence[int],
     score: ScoreParams,
+    reference: int | None,
 ) -> list[dict[str, Any]]:
     """The chosen candidates on both splits, at the threshold that the val items like best; then all of the
-    picture, for comparison."""
+    picture, for comparison.
+
+    `reference`: which of the chosen the others are compared with, the current params; None where they have no
+    place.
+    """
     methods = [
         pseudo_mask_method(str(place), sources[candidates[place].source], candidates[place].recipe, score)
         for place in final
@@ -148,6 +155,11 @@ def _final_rows(
         if not method.finished:
             candidate = candidates[final[number]]
             about = {"place": final[number] + 1, "source": candidate.source, **_recipe(candidate.recipe)}
+            if reference is not None:
+                about["ahead_of_current"] = {
+                    name: differences(table, number, reference, items, score.statistics)
+                    for name, table, items in zip(("val", "test"), tables, (val, test), strict=True)
+                }
         rows.append(about | splits)
     return rows
 

@@ -183,9 +183,9 @@ def sweep_recipes(
     Empty where no val item has a usable label.
     """
     thresholds = grid(score.sweep)
-    groups: dict[tuple[str, Aggregate], list[MasksParams]] = {}
+    groups: dict[tuple[str, Aggregate, float | None], list[MasksParams]] = {}
     for recipe in tried:
-        groups.setdefault((recipe.support, recipe.aggregate), []).append(recipe)
+        groups.setdefault((recipe.support, recipe.aggregate, recipe.level), []).append(recipe)
     ordered = [recipe for group in groups.values() for recipe in group]
 
     def judge(item: ApoloItem) -> np.ndarray | None:
@@ -199,10 +199,10 @@ def sweep_recipes(
         size = frame_size(work.height, work.width, ordered[0].long_side)
         small = _in_frame(truth, *size)
         curves = []
-        for (support, aggregate), group in groups.items():
+        for (support, aggregate, level), group in groups.items():
             weights = np.concatenate([weigh(cosines, recipe) for recipe in group])
             maps = _maps(work, weights, support, aggregate)
-            curves += [level_ious(map_, small, thresholds) for map_ in raster.levels(maps, *size)]
+            curves += [level_ious(map_, small, thresholds) for map_ in raster.levels(maps, *size, level)]
         return np.stack(curves)
 
     found = in_threads(judge, val, f"label-card: recipes of {source.data}")

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.common.geometry import pixel_ranges
+from pipeline.common.protocol import THRESHOLD
 from pipeline.masks import area
 
 Aggregate = Literal["sum", "mean", "max"]
@@ -208,16 +209,19 @@ def box_runs(boxes: np.ndarray, height: int, width: int) -> list[np.ndarray]:
     ]
 
 
-def levels(maps: Grid | Stretches, height: int, width: int) -> np.ndarray:
+def levels(maps: Grid | Stretches, height: int, width: int, level: float | None = None) -> np.ndarray:
     """Each map scaled to [0, 1] by its extremes, at another size, as uint8 (E, height, width) of 0 to 255.
 
-    A constant map, in which nothing stands out, becomes 0.
+    A constant map, in which nothing stands out, becomes 0. `level`: of a scaled map the value that becomes
+    `THRESHOLD`, before averaging; 0 and 1 stay, and values between are on straight lines.
     """
     axes = tuple(range(1, maps.values.ndim))
     low = maps.values.min(axes, keepdims=True)
     span = maps.values.max(axes, keepdims=True) - low
     values = maps.values - low
     values /= np.where(span > 0, span, 1.0)
+    if level is not None:
+        values = np.interp(values, (0.0, level, 1.0), (0.0, THRESHOLD, 1.0))
     values *= 255.0
     values += 0.5  # rounds, because averaging keeps the offset
     return dataclasses.replace(maps, values=values).whole_part(height, width)

@@ -16,6 +16,9 @@ from pipeline.masks import raster
 from pipeline.masks.raster import Aggregate
 from pipeline.reviews.edits import ReviewsParams
 
+OPTIONAL = frozenset({"level"})
+"""Of `MasksParams`, what the paper's recipe does not have."""
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class MasksParams:
@@ -36,17 +39,24 @@ class MasksParams:
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Above 0, similarities s become exp(s / temperature) relative to the artwork's best region: sharper maps
     for encoders whose cosines lie close together. 0, the paper's: the cosines themselves."""
+    level: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The value of the map, relative to its extremes, that becomes the protocol's threshold of 0.35: maps are
+    bent by straight lines from 0 to here and from here to 1. The label card names the right one. null, the
+    paper's: maps stay as they are."""
     long_side: Annotated[int, Field(gt=0)] = 256
     """Long side of the stored mask, pixels."""
     reviews: ReviewsParams = ReviewsParams()
     """What is done with masks that people judged (`paths.reviews`)."""
 
     def recipe(self) -> dict[str, Any]:
-        """All that decides how masks are painted, which is all but what people made of some afterwards."""
+        """All that decides how masks are painted, which is all but what people made of some afterwards.
+
+        Those of `OPTIONAL` are left out where they are off: cards repeat a recipe, and keep their bytes.
+        """
+        fields = dataclasses.fields(self)
+        off = {field.name for field in fields if getattr(self, field.name) == field.default} & OPTIONAL
         return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "reviews"
+            field.name: getattr(self, field.name) for field in fields if field.name not in {"reviews", *off}
         }
 
 
@@ -88,7 +98,7 @@ def pseudo_masks(
         if runs is None
         else raster.rasterise_runs(runs, weights, height, width, params.aggregate)
     )
-    return raster.levels(maps, *frame_size(height, width, params.long_side))
+    return raster.levels(maps, *frame_size(height, width, params.long_side), params.level)
 
 
 def region_runs(

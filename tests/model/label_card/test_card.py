@@ -1,5 +1,6 @@
 """The label card: its sweep against plain arithmetic, its choice in worlds whose best is known."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,35 @@ def test_masks_of_regions_are_tried_where_there_are_some(tmp_path: Path) -> None
     assert 40 < max(row["mean_iou"] for row in card["sweep"] if row["support"] == "box") < 80
     mine = next(row for row in card["final"] if row["place"] in card["current"])
     assert (mine["support"], mine["aggregate"]) == ("sam", "sum") and mine["test"]["mean_iou"] < 50
+
+
+def test_a_level_makes_the_fixed_threshold_the_best_one(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    write_world(paths)
+    before = make_card(paths, MASKS, SCORE, FEW)
+    mine = next(row for row in before["sweep"] if row["place"] == before["current"][0])
+    bent = dataclasses.replace(MASKS, level=mine["threshold"])
+    after = make_card(paths, bent, SCORE, FEW)
+    assert len(after["sweep"]) == len(before["sweep"]) + 1
+    row = next(row for row in after["sweep"] if row["place"] == after["current"][0])
+    assert row["level"] == mine["threshold"] != 0.35
+    assert row["mean_iou_fixed"] == pytest.approx(mine["mean_iou"], abs=0.5)
+    assert row["mean_iou_fixed"] > mine["mean_iou_fixed"]
+    page = card_text(after)
+    assert f", level {row['level']:g} (current params)" in page
+
+
+def test_how_far_a_recipe_is_ahead_of_the_current_params(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    write_world(paths, "pile")
+    card = make_card(paths, MASKS, ScoreParams(), LabelCardParams())
+    mine = next(row for row in card["final"] if row["place"] in card["current"])
+    for split in ("val", "test"):
+        ahead = card["best"]["ahead_of_current"][split]["mean_iou"]
+        assert ahead["difference"] == pytest.approx(100 - mine[split]["mean_iou"])
+        assert 0 < ahead["low"] <= ahead["difference"] <= ahead["high"]
+        assert mine["ahead_of_current"][split]["seg_pr50"] == {"difference": 0, "low": 0, "high": 0}
+    assert "Ahead of the current params by" in card_text(card)
 
 
 # ---- several folders, and what goes wrong ----------------------------------------------------------

@@ -21,7 +21,7 @@ from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths
 from pipeline.common.schema import shard_stem
 from pipeline.common.tars import read_tar
-from pipeline.masks.raster import rasterise, similarity_map
+from pipeline.masks.raster import box_runs, rasterise, similarity_map
 from pipeline.masks.recipe import MasksParams, pseudo_masks, weigh
 from pipeline.masks.step import build_masks, paint_shard
 from pipeline.parallel.map_shards import ParallelParams
@@ -144,6 +144,32 @@ def test_weights_of_the_params() -> None:
     np.testing.assert_allclose(weigh(scores, MasksParams(center=True)), [[0.3, 0.0, 0.0]])
     sharp = weigh(scores, MasksParams(temperature=0.1))
     np.testing.assert_allclose(sharp, np.exp([[0.0, -6.0, -3.0]]))
+
+
+@pytest.mark.parametrize("support", ["box", "sam"])
+def test_a_level_becomes_the_protocols_threshold(support: str) -> None:
+    """Every map is bent by two straight lines, so that 0.35 finds what `level` found."""
+    rng = np.random.default_rng(5)
+    boxes = np.sort(rng.integers(0, 41, (12, 2, 2)), 1).reshape(-1, 4).astype(np.float32)
+    scores = rng.random((3, 12))
+    runs = box_runs(boxes, 40, 40) if support == "sam" else None
+    plain, bent = (
+        pseudo_masks(boxes, scores, 40, 40, MasksParams(level=level, long_side=40), runs) / 255
+        for level in (None, 0.6)
+    )
+    low, high = plain * 0.35 / 0.6, 0.35 + (plain - 0.6) * 0.65 / 0.4
+    np.testing.assert_allclose(bent, np.where(plain <= 0.6, low, high), atol=2 / 255)
+    far = np.abs(plain - 0.6) > 1 / 255
+    np.testing.assert_array_equal((bent > 0.35)[far], (plain > 0.6)[far])
+    assert (plain > 0.6).any() and (bent.min((1, 2)) == 0).all() and (bent.max((1, 2)) == 1).all()
+    same = pseudo_masks(boxes, scores, 40, 40, MasksParams(level=0.35, long_side=40), runs) / 255
+    np.testing.assert_array_equal(same, plain)
+
+
+def test_what_the_papers_recipe_lacks_is_in_no_card_of_it() -> None:
+    paper = {"support", "aggregate", "negatives", "center", "temperature", "long_side"}
+    assert MasksParams().recipe().keys() == paper
+    assert MasksParams(**MasksParams(level=0.6).recipe()) == MasksParams(level=0.6)
 
 
 @pytest.fixture
