@@ -37,7 +37,7 @@ from pipeline.common.files import write_bytes, write_json
 from pipeline.common.fingerprint import as_json
 from pipeline.common.lock import writes
 from pipeline.common.params import Paths
-from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
+from pipeline.masks.recipe import MasksParams, paint, region_runs, weigh
 from pipeline.releases.apolo import ApoloItem
 from pipeline.releases.gallery_mark import drawn_evaluation
 
@@ -118,7 +118,7 @@ def pseudo_mask_method(name: str, source: RecipeSource, recipe: MasksParams, sco
         work, cosines = found
         size = (work.height, work.width)
         runs = region_runs(work.boxes, work.masks, *size)[0] if recipe.support == "sam" else None
-        return pseudo_masks(work.boxes, cosines, *size, recipe, runs)[0]
+        return paint(work.boxes, weigh(cosines, recipe)[:1], *size, recipe, runs)[0]
 
     return Method(name, scaled_maps(read, score.scaling))
 

@@ -12,7 +12,7 @@ from pipeline.common.bidi import isolated
 from pipeline.common.protocol import THRESHOLD
 from pipeline.releases.gallery_mark import drawn_text
 
-FIELDS = ("support", "aggregate", "negatives", "center", "temperature", "level")
+FIELDS = ("support", "aggregate", "negatives", "center", "temperature", "relative", "level")
 """Of `MasksParams`, what a row of the card tells."""
 LISTED = 20
 """Recipes and problems on the page; all of them are in the JSON."""
@@ -29,9 +29,9 @@ def card_text(card: Mapping[str, Any]) -> str:
         f"val and {items['test']} test items with a usable label. {drawn_text(card['drawn'])}".strip(),
         "\n".join(_source_line(place, source) for place, source in enumerate(card["sources"])),
         f"Swept on the val items: {swept['recipes']} recipes (data folder, support, aggregate, negatives, "
-        f"center, temperature) at {swept['thresholds']} thresholds each, ranked by mean IoU in the masks' "
-        "own frame. The finalists and the current params are scored again by the protocol, at the labels' "
-        "size. "
+        f"center, temperature, relative) at {swept['thresholds']} thresholds each, ranked by mean IoU in the "
+        "masks' own frame. The finalists and the current params are scored again by the protocol, at the "
+        "labels' size. "
         "Recipe and threshold are chosen on val alone; test is scored once, with what was chosen, so its "
         "numbers are honest. Those of val flatter: they are the best of many.",
         "## By the protocol, at the threshold chosen on val",
@@ -151,8 +151,9 @@ def _words(row: Mapping[str, Any]) -> str:
         weights = f"temperature {row['temperature']:g}"
     else:
         weights = f"negatives {row['negatives']}" + (", centred" if row["center"] else "")
+    relative = f", relative {row['relative']:g}" if row["relative"] > 0 else ""
     level = f", level {row['level']:g}" if row["level"] is not None else ""
-    return f"{row['support']}, {row['aggregate']}, {weights}{level}"
+    return f"{row['support']}, {row['aggregate']}, {weights}{relative}{level}"
 
 
 def _flow(row: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from model.score.score_masks import score_masks
 from pipeline.common.fingerprint import sha256_bytes
 from pipeline.common.params import Paths
 from pipeline.masks.png import png_bytes
-from pipeline.masks.recipe import MasksParams, pseudo_masks, region_runs
+from pipeline.masks.recipe import MasksParams, paint, region_runs, weigh
 from pipeline.masks.reviewed import Editor
 from pipeline.releases.apolo import ApoloItem
 from pipeline.reviews.consensus import consensus
@@ -78,7 +78,7 @@ def _masks(
     work, cosines = found
     size = (work.height, work.width)
     runs = region_runs(work.boxes, work.masks, *size)[0] if masks.support == "sam" else None
-    painted = pseudo_masks(work.boxes, cosines, *size, masks, runs)[0]
+    painted = paint(work.boxes, weigh(cosines, masks)[:1], *size, masks, runs)[0]
     editor = Editor(edit for edit in edits if (edit.key, edit.emotion) == (item.key, item.emotion))
     left = editor.apply(item.key, item.emotion, painted, *size)
     return painted, None if left is None else left.levels, editor.counts()

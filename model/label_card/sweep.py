@@ -47,6 +47,7 @@ class LabelCardParams:
     temperatures: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
         *(0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     )
+    relatives: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.0, 0.4)
     finalists: Annotated[int, Field(gt=0)] = 3
     """Recipes of the sweep that are scored again at the labels' own size."""
 
@@ -80,11 +81,12 @@ class RecipeSource:
         return any(any(text is not None for text in work.masks or ()) for work in self.artworks.values())
 
     def find(self, item: ApoloItem) -> tuple[Factors, np.ndarray] | None:
-        """An item's artwork and cosines (1, N), or None where this folder has none."""
+        """An item's artwork and cosines (E, N), its emotion's first; None where this folder has none."""
         work = self.artworks.get(item.key)
         if work is None or item.emotion not in work.scores:
             return None
-        return work, work.scores[item.emotion][None]
+        others = (scores for emotion, scores in work.scores.items() if emotion != item.emotion)
+        return work, np.stack([work.scores[item.emotion], *others])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +117,7 @@ def recipes(current: MasksParams, params: LabelCardParams, with_masks: bool) -> 
             weighings += [
                 (negatives, center, 0.0) for negatives in params.negatives for center in params.center
             ]
+    relatives = dict.fromkeys(params.relatives)
     found = [
         MasksParams(
             support=support,
@@ -122,10 +125,11 @@ def recipes(current: MasksParams, params: LabelCardParams, with_masks: bool) -> 
             negatives=negatives,
             center=center,
             temperature=temperature,
+            relative=relative,
             long_side=current.long_side,
         )
-        for support, aggregate, (negatives, center, temperature) in itertools.product(
-            supports, params.aggregates, weighings
+        for support, aggregate, (negatives, center, temperature), relative in itertools.product(
+            supports, params.aggregates, weighings, relatives
         )
     ]
     usable = with_masks or current.support == "box"
@@ -200,7 +204,7 @@ def sweep_recipes(
         small = _in_frame(truth, *size)
         curves = []
         for (support, aggregate, level), group in groups.items():
-            weights = np.concatenate([weigh(cosines, recipe) for recipe in group])
+            weights = np.concatenate([weigh(cosines, recipe)[:1] for recipe in group])
             maps = _maps(work, weights, support, aggregate)
             curves += [level_ious(map_, small, thresholds) for map_ in raster.levels(maps, *size, level)]
         return np.stack(curves)

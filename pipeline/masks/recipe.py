@@ -16,7 +16,7 @@ from pipeline.masks import raster
 from pipeline.masks.raster import Aggregate
 from pipeline.reviews.edits import ReviewsParams
 
-OPTIONAL = frozenset({"level"})
+OPTIONAL = frozenset({"relative", "level"})
 """Of `MasksParams`, what the paper's recipe does not have."""
 
 
@@ -39,6 +39,9 @@ class MasksParams:
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Above 0, similarities s become exp(s / temperature) relative to the artwork's best region: sharper maps
     for encoders whose cosines lie close together. 0, the paper's: the cosines themselves."""
+    relative: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How much of a region's mean similarity to the artwork's other emotions is subtracted first: what fits
+    everything that was said counts for little. With one emotion alone nothing is. 0, the paper's: none."""
     level: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The value of the map, relative to its extremes, that becomes the protocol's threshold of 0.35: maps are
     bent by straight lines from 0 to here and from here to 1. The label card names the right one. null, the
@@ -61,10 +64,16 @@ class MasksParams:
 
 
 def weigh(scores: np.ndarray, params: MasksParams) -> np.ndarray:
-    """Cosines (E, N) to what the boxes of each emotion's map weigh, float64 (E, N)."""
+    """Cosines (E, N) to what the boxes of each emotion's map weigh, float64 (E, N).
+
+    With `relative`, an emotion's weights depend on the artwork's other rows: all of them are needed.
+    """
     weights = np.asarray(scores, np.float64)
     if weights.shape[1] == 0:
         return weights
+    if params.relative > 0 and len(weights) > 1:
+        others = (weights.sum(0) - weights) / (len(weights) - 1)
+        weights = weights - params.relative * others
     if params.center:
         weights = weights - weights.mean(1, keepdims=True)
     if params.temperature > 0:
@@ -92,7 +101,18 @@ def pseudo_masks(
     Returns:
         uint8 (E, h, w), 0 to 255 for [0, 1]: the picture's aspect with `params.long_side`.
     """
-    weights = weigh(scores, params)
+    return paint(boxes, weigh(scores, params), height, width, params, runs)
+
+
+def paint(
+    boxes: np.ndarray,
+    weights: np.ndarray,
+    height: int,
+    width: int,
+    params: MasksParams,
+    runs: Sequence[np.ndarray] | None = None,
+) -> np.ndarray:
+    """As `pseudo_masks`, of what the boxes weigh, (E, N), see `weigh`."""
     maps = (
         raster.rasterise(boxes, weights, height, width, params.aggregate)
         if runs is None

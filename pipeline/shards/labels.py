@@ -118,12 +118,13 @@ def _remade(
     height, width = int(card["height"]), int(card["width"])
     down, across = frame_size(height, width, SIDE)
     boxes = np.asarray(region["boxes"], np.float64).reshape(-1, 4)
-    scores = np.array([similar[emotion]["scores"] for emotion in emotions], np.float64)
-    scores = scores.reshape(len(emotions), -1)
+    every = list(dict.fromkeys([*emotions, *similar]))  # weights may depend on those that reviews left out
+    scores = np.array([similar[emotion]["scores"] for emotion in every], np.float64)
+    scores = scores.reshape(len(every), -1)
     if scores.shape[1] != len(boxes) or not len(boxes):
         return {}
     boxes = boxes * [across / width, down / height, across / width, down / height]
-    return dict(zip(emotions, pseudo_masks(boxes, scores, down, across, params), strict=True))
+    return dict(zip(every, pseudo_masks(boxes, scores, down, across, params), strict=True))
 
 
 def _small(png: bytes, height: int, width: int) -> np.ndarray | None:

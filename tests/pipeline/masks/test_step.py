@@ -172,6 +172,17 @@ def test_what_the_papers_recipe_lacks_is_in_no_card_of_it() -> None:
     assert MasksParams(**MasksParams(level=0.6).recipe()) == MasksParams(level=0.6)
 
 
+def test_relative_weights_leave_what_fits_every_emotion_behind() -> None:
+    scores = np.array([[0.5, 0.6, 0.1], [0.1, 0.6, 0.1], [0.3, 0.6, 0.5]])
+    keep = MasksParams(relative=0.5, negatives="keep")
+    others = np.array([[0.2, 0.6, 0.3], [0.4, 0.6, 0.3], [0.3, 0.6, 0.1]])
+    np.testing.assert_allclose(weigh(scores, keep), scores - others / 2)
+    clipped = weigh(scores, MasksParams(relative=1.0))
+    np.testing.assert_allclose(clipped, np.maximum(scores - others, 0), atol=1e-12)
+    np.testing.assert_array_equal(weigh(scores[:1], keep), scores[:1])  # nothing to be relative to
+    np.testing.assert_array_equal(weigh(np.empty((2, 0)), keep), np.empty((2, 0)))
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Paths:
     """The small world, and similarities by hand: 0.1 per region, 0.9 for the emotion's own."""
