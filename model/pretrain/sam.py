@@ -57,7 +57,7 @@ class SamPretrainParams:
     """Optimizer steps of the encoder alone on the auxiliary loss: what things are, before how to be asked."""
     encoder_batch: Annotated[int, Field(gt=0)] = 16
     """Pictures per step of the encoder alone."""
-    steps: Annotated[int, Field(gt=0)] = 950
+    steps: Annotated[int, Field(gt=0)] = 2800
     """Optimizer steps of all parts together. Fewer or more may be set while a training runs or after it: it
     goes on from its last state before the cooldown."""
     batch: Annotated[int, Field(gt=0)] = 12
