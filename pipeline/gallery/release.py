@@ -6,6 +6,7 @@
     OUT/apolo/artemis_index/{train,val,test}_index.json           artemis_id, by (painting, emotion)
     OUT/apolo/apolo_pixel_map/ARTIST_TITLE_EMOTION.npy            uint8 0/1 (H, W): the truth
     OUT/apolo/arts_features_vinvl_bbox_col/ARTIST_TITLE.npy       float32 (N, 4), normalised xyxy
+    OUT/apolo/motifs/motifs.parquet                               in val and test artworks: `motif_table`
     OUT/gallery.json, and one in each of these                    the mark: drawn, and with which params
 
 The same params give the same bytes, whatever the number of processes.
@@ -36,6 +37,7 @@ from pipeline.common.lock import lock_file, writes
 from pipeline.common.progress import Meter
 from pipeline.common.tars import npy_bytes
 from pipeline.common.threads import cores
+from pipeline.gallery.motif_table import motif_rows, write_motifs
 from pipeline.gallery.scenes.scene import scene
 from pipeline.gallery.words import grammar
 from pipeline.gallery.world import GalleryParams, Scene
@@ -53,7 +55,7 @@ _TOO_FEW_FOR_PROCESSES = 24
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What the csv and apolo.json need of one artwork; its picture, boxes and masks are already written."""
+    """What the tables need of one artwork; its picture, boxes and masks are already written."""
 
     style: str
     painting: str
@@ -62,6 +64,8 @@ class _Drawn:
     truths: tuple[str, ...]
     """Emotions that something in the picture evokes, and that an annotator named."""
     num_boxes: int
+    motifs: tuple[dict[str, Any], ...]
+    """Rows of `motif_table`; of train artworks none."""
 
 
 @writes(lambda out, *_: [out])
@@ -81,6 +85,7 @@ def draw_gallery(out: Path, params: GalleryParams) -> dict[str, Any]:
         raise AssertionError(f"two artworks share a name: {names.most_common(1)[0][0]}")
     records = _write_csv(out / "artemis" / CSV_NAME, drawn)
     items = _write_apolo(out / "apolo", drawn, splits, records)
+    write_motifs(out / "apolo", [row for artwork in drawn for row in artwork.motifs])
     emotions = Counter(emotion for artwork in drawn for emotion, _ in artwork.said)
     return {
         "artworks": len(drawn),
@@ -166,11 +171,13 @@ def _draw(index: int, out: Path, params: GalleryParams, splits: list[str]) -> _D
     write_bytes(boxes_path, npy_bytes(boxes))
     named = {emotion for emotion, _ in said}
     truths = tuple(e for e in EMOTIONS if e in named and any(e in motif.emotions for motif in world.motifs))
+    motifs: list[dict[str, Any]] = []
     if splits[index] != "train":
+        motifs = motif_rows(painting, world)
         for emotion in truths:
             path = out / "apolo" / apolo_arrays.MAPS / f"{painting}_{emotion}.npy"
             write_bytes(path, npy_bytes(truth(world, emotion).astype(np.uint8)))
-    return _Drawn(world.style, painting, said, truths, len(boxes))
+    return _Drawn(world.style, painting, said, truths, len(boxes), tuple(motifs))
 
 
 def truth(world: Scene, emotion: str) -> np.ndarray:

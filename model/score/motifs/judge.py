@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from model.maps.method import ItemId, Method, item_id
-from model.score.motifs.truth import ArtworkMotifs, draw_motifs
+from model.score.motifs.truth import ArtworkMotifs, read_motifs
 from model.score.motifs.words import NamedMotif, named_motifs
 from model.score.params import ScoreParams
 from model.score.score_masks import in_threads
@@ -113,7 +113,7 @@ def open_motif_judge(
     if not any(method.explanations for method in methods):
         return None, []
     try:
-        artworks = draw_motifs(apolo, items)
+        artworks = read_motifs(apolo, items)
     except UserError as error:
         return None, [f"what explanations name is not judged: {error}"]
     if artworks is None:

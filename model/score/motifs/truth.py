@@ -1,27 +1,20 @@
-"""What is in the gallery's artworks: their scenes, drawn once more from the seed in the release's mark.
+"""What is in the gallery's artworks, as its APOLO release notes it (`pipeline.gallery.motif_table`)."""
 
-Nothing of a drawn release says which motifs an artwork has, only which pixels evoke what. A scene is a pure
-function of the params in the release's mark and the number at the end of the painting's name.
-"""
-
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from model.score.score_masks import in_threads
 from pipeline.common.errors import UserError
-from pipeline.common.params import parse_section
-from pipeline.gallery.world import GalleryParams, Look
+from pipeline.common.sums import check_sum
+from pipeline.gallery.motif_table import FOLDER, MOTIFS, NAME
+from pipeline.gallery.world import Look
 from pipeline.releases.apolo import ApoloItem
-from pipeline.releases.gallery_mark import MARK, VERSION, read_mark
+from pipeline.releases.gallery_mark import read_mark
 from pipeline.releases.names import plain_name
-
-_NUMBER = re.compile(r"\d+$")
-"""Of the artwork in its gallery, at the end of its title."""
 
 
 @dataclass(frozen=True)
@@ -61,54 +54,34 @@ class ArtworkMotifs:
         return self.motifs[best].kind if ious and ious[best] > 0 else None
 
 
-def read_gallery_params(apolo: Path) -> GalleryParams | None:
-    """What a drawn release was drawn with; None for one that is not drawn.
-
-    Raises `UserError` for a mark that cannot be read, or of another version of the drawing.
-    """
-    mark = read_mark(apolo)
-    if mark is None:
-        return None
-    if mark.version != VERSION:
-        raise UserError(
-            f"{apolo / MARK} is of version {mark.version} of the gallery, this code draws {VERSION}"
-        )
-    values = json.loads((apolo / MARK).read_text(encoding="utf-8"))
-    own = {name: value for name, value in values.items() if name not in ("drawn_by", "version")}
-    return parse_section(own, "gallery", GalleryParams, str(apolo / MARK))
-
-
-def draw_motifs(apolo: Path, items: Sequence[ApoloItem]) -> dict[str, ArtworkMotifs] | None:
+def read_motifs(apolo: Path, items: Sequence[ApoloItem]) -> dict[str, ArtworkMotifs] | None:
     """What is in the items' artworks, by key; None where the release is not drawn.
 
-    Raises `UserError` where it is, and an artwork cannot be drawn again: the words are then not judged.
+    Raises `UserError` where it is, and does not say so of every artwork: the words are then not judged.
     """
-    params = read_gallery_params(apolo)
-    if params is None:
+    if read_mark(apolo) is None:
         return None
-    first = {item.key: item for item in reversed(items)}
-    drawn = in_threads(
-        lambda item: _draw(item.painting, params), list(first.values()), "score: what is in the artworks"
+    file, advice = apolo / FOLDER / NAME, "draw the gallery again (python cli.py gallery)"
+    if not file.is_file():
+        raise UserError(f"{file} does not exist, so older code drew this gallery; {advice}")
+    check_sum(file, advice)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in pq.read_table(file, schema=MOTIFS).to_pylist():
+        rows.setdefault(plain_name(row["painting"]), []).append(row)
+    first = {item.key: plain_name(item.painting) for item in reversed(items)}
+    if absent := [painting for painting in first.values() if painting not in rows]:
+        raise UserError(f"{file} says nothing of {absent[0]}; {advice}")
+    return {key: _artwork(rows[painting]) for key, painting in first.items()}
+
+
+def _artwork(rows: Sequence[dict[str, Any]]) -> ArtworkMotifs:
+    motifs = (
+        DrawnMotif(
+            row["kind"],
+            tuple(row["emotions"]),
+            Look(row["colour"], row["state"], row["size"]),
+            np.array(row["spans"], np.int32).reshape(-1, 2),
+        )
+        for row in rows
     )
-    return dict(zip(first, drawn, strict=True))
-
-
-def _draw(painting: str, params: GalleryParams) -> ArtworkMotifs:
-    from pipeline.gallery.scenes.scene import scene  # it draws, which nobody needs who has other data
-
-    number = _NUMBER.search(painting)
-    if number is None or int(number[0]) >= params.artworks:
-        raise UserError(f"{painting} is no artwork of a gallery of {params.artworks}")
-    drawn = scene(params.seed, int(number[0]), params)
-    name = f"{drawn.artist}_{drawn.title}"
-    if plain_name(name) != plain_name(painting):
-        raise UserError(f"artwork {number[0]} of the gallery of seed {params.seed} is {name}, not {painting}")
-    height, width = drawn.image.shape[:2]
-    motifs = (DrawnMotif(m.kind, m.emotions, m.look, _spans(m.mask)) for m in drawn.motifs)
-    return ArtworkMotifs(height, width, tuple(motifs))
-
-
-def _spans(mask: np.ndarray) -> np.ndarray:
-    """A mask's runs, see `DrawnMotif.spans`."""
-    edges = np.flatnonzero(np.diff(mask.ravel().astype(np.int8), prepend=0, append=0))
-    return edges.reshape(-1, 2).astype(np.int32)
+    return ArtworkMotifs(rows[0]["height"], rows[0]["width"], tuple(motifs))
