@@ -29,11 +29,13 @@ def test_only_the_recipe_and_the_folders_differ() -> None:
         if (ours[section] or {}).get(key) != (papers[section] or {}).get(key)
     }
     recipe = {("masks", key) for key in ("support", "temperature", "relative", "aggregate", "negatives")}
-    assert changed == {("regions", "sam_support"), ("train", "binarise"), *recipe}
+    training = {("train", key) for key in ("binarise", "epochs", "language_dropout", "variants")}
+    assert changed == {("regions", "sam_support"), *recipe, *training}
     for step in ("data", "runs", "metrics", "report", "artemis", "wikiart", "apolo"):
         assert str(ours["paths"][step]) != str(papers["paths"][step]), step
     marked = {line.split(":")[0].strip() for line in BEYOND.read_text().splitlines() if "# beyond" in line}
-    assert marked == {"sam_support", "support", "temperature", "relative"}
+    labels = {"sam_support", "support", "temperature", "relative"}
+    assert marked == labels | {"epochs", "language_dropout", "variants"}
 
 
 @pytest.mark.parametrize("section", sections(BEYOND))
