@@ -84,7 +84,7 @@ def build_report(paths: Paths, params: ReportParams, backbones: BackbonesParams)
             drawn=drawn_text(score["drawn"]),
             backbones=backbones,
             groups=_table(score["rows"], found),
-            columns=columns_of(score["rows"]),
+            columns=_columns(score["rows"]),
             headings={name: heading for name, heading, _ in (*COLUMNS, *CONTROLS)},
             named_headings=[heading for _, heading, _ in NAMED],
             named=_named(score["rows"], found),
@@ -154,7 +154,7 @@ def _table(
     rows: Sequence[dict[str, Any]], found: dict[str, Any]
 ) -> list[tuple[str, list[tuple[dict[str, Any], list[tuple[str, bool]]]]]]:
     """[(group, [(row, [(text, whether it leads its column beyond noise), ...]), ...]), ...]."""
-    columns = columns_of(rows)
+    columns = _columns(rows)
     leads = {name: find_lead(found, name) for name, _, _ in columns}
     bold = {name: lead.method for name, lead in leads.items() if lead is not None and lead.beyond_noise}
     groups: dict[str, list[tuple[dict[str, Any], list[tuple[str, bool]]]]] = {}
@@ -167,6 +167,11 @@ def _table(
         ]
         groups.setdefault(group, []).append((row, cells))
     return list(groups.items())
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
+    """Of the first table: without those of the second."""
+    return [column for column in columns_of(rows) if column[0] not in {name for name, _, _ in NAMED}]
 
 
 def _named(
