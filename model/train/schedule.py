@@ -109,7 +109,7 @@ def new_optimisation(
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        left = (total - step) / (total - warmup)
+        left = (total - step) / max(total - warmup, 1)  # a run of a step or two may be all warm-up
         falling = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}
         return falling[params.schedule]
 
