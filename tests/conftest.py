@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test must never wait for a hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only waits for the first
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_ART = ROOT.parent / "shared" / "real_art"
+settings.register_profile("no clock", deadline=None)  # a busy machine makes no test wrong
+settings.load_profile("no clock")
 LONGEST = (
     "tests/test_dag.py",
     "tests/pipeline/parallel/test_faults.py",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.emosem.captioner import NEAR, Captioner, nucleus_sample
@@ -157,7 +157,6 @@ def test_a_nucleus_in_a_large_vocabulary(scale: float, step: float) -> None:
         assert token == ranked[np.searchsorted(shares, uniform * shares[-1], side="right")]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.05, 1.0), st.floats(0.3, 3.0))
 def test_the_nucleus_by_its_definition(seed: int, top_p: float, temperature: float) -> None:
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ sizes = st.tuples(st.integers(1, 140), st.integers(1, 30))
 
 
 @given(st.lists(st.tuples(boxes, sizes), max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_labels_never_overlap_and_stay_inside(found: list) -> None:
     places = place_labels([box for box, _ in found], [size for _, size in found], HEIGHT, WIDTH)
     drawn = np.zeros((HEIGHT, WIDTH), int)

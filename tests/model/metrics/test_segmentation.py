@@ -107,7 +107,7 @@ SIDE = st.integers(1, 14)
 SIZE = st.tuples(SIDE, SIDE)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1), SIZE, SIZE, st.sampled_from([0.2, 0.35, 0.5]), st.booleans())
 def test_scores_equal_the_plain_version(
     seed: int, map_size: tuple[int, int], size: tuple[int, int], threshold: float, box_truth: bool
@@ -137,7 +137,7 @@ def plain_rates(items: list[tuple[np.ndarray | None, np.ndarray]], box: bool) ->
     return counter, hits_25, hits_50
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_rates_equal_the_plain_count(seed: int) -> None:
     """Twelve items, of which some have no map, a constant one, the label's size turned, or an empty label."""
@@ -189,7 +189,7 @@ def test_a_single_box_holds_all_components() -> None:
     assert truth.ious(corner) == (1 / 2, 1 / 16)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 1e3), st.floats(-1e3, 1e3))
 def test_scale_and_offset_of_a_map_do_not_matter(seed: int, scale: float, offset: float) -> None:
     rng = np.random.default_rng(seed)

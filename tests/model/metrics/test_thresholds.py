@@ -10,7 +10,7 @@ from model.metrics.segmentation import foreground_iou, scaled
 from model.metrics.thresholds import MAX_STEPS, Sweep, count_below, grid, sweep_ious
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([2, 10, 100, MAX_STEPS]),
@@ -32,7 +32,7 @@ def test_the_sweep_equals_scoring_at_every_threshold(seed: int, steps: int, kind
     assert sweep_ious(values, truth, thresholds).tolist() == wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, MAX_STEPS), st.integers(0, MAX_STEPS), st.integers(-3, 3))
 def test_values_beside_a_threshold_are_counted_exactly(steps: int, place: int, ulps: int) -> None:
     thresholds = grid(steps)

@@ -34,7 +34,7 @@ def test_pictures_are_found_by_folder_pattern_and_name(tmp_path: Path) -> None:
 PART = st.text("aA.é", min_size=1, max_size=2)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(PART, PART, st.sampled_from([".png", ".jpg", ".png.jpg"])), max_size=8, unique=True)
 )

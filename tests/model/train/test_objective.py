@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
@@ -102,7 +102,6 @@ def test_multi_may_sum_over_an_artworks_emotions(world: tuple[Index, Path, Path]
     assert float(total_loss(losses, batch, single).detach()) == float(mean.detach())
 
 
-@settings(deadline=None)
 @given(st.integers(1, 16), st.data())
 def test_padded_batches_have_one_of_four_shapes(texts: int, data: st.DataObject) -> None:
     queries = data.draw(st.integers(1, texts))

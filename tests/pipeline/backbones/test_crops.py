@@ -65,7 +65,7 @@ def test_both_ways_are_pillows_two_passes(image: np.ndarray, fit: crops.Fit) -> 
     assert ((together.int() - expected) == 0).float().mean() > 0.995
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 5), st.integers(1, 40), st.sampled_from(FITS))
 def test_chunks_change_nothing(height: int, width: int, count: int, size: int, fit: crops.Fit) -> None:
     """Every chunking gives the same bytes, and both ways agree on any sizes."""

@@ -133,7 +133,7 @@ LEAVES |= st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=st.dictionaries(TEXTS, VALUES, max_size=4))
 def test_whatever_is_written_is_read_again(values: dict[str, Any]) -> None:
     text = yaml.safe_dump(values, allow_unicode=True)

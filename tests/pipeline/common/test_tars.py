@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.common.arrays import parse_npy
@@ -166,7 +166,6 @@ def test_a_size_that_cannot_be_is_an_error(tmp_path: Path, size: int) -> None:
         list(read_tar(tar))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=4000), st.integers(0, 6))
 def test_no_bytes_at_all_break_the_reader(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, blocks: int

@@ -12,13 +12,13 @@ masks = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(lambda shape: 
 
 
 @given(masks)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_mask_comes_back(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(decode_brush(encode_brush(mask), *mask.shape), mask)
 
 
 @given(masks)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_sdk_reads_the_same(mask: np.ndarray) -> None:
     brush = pytest.importorskip("label_studio_sdk.converter.brush")
     read = brush.decode_rle(encode_brush(mask)).reshape(*mask.shape, 4)

@@ -35,7 +35,7 @@ def sides(draw: Any) -> tuple[np.ndarray, int]:
     return np.unique([0, size, *cuts]), draw(st.integers(1, 40))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sides(), sides(), st.integers(0, 2**32))
 def test_whole_parts_are_those_of_exact_averages(down: Any, across: Any, seed: int) -> None:
     (rows, height), (columns, width) = down, across
@@ -61,7 +61,7 @@ def test_near_whole_numbers_every_pixel_is_averaged_as_before(size: tuple[int, i
     np.testing.assert_array_equal(grid.whole_part(*size), dense.astype(np.uint8))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), max_size=9), st.integers(90, 99))
 def test_ranges_are_numbered_as_by_unique_and_searchsorted(ranges: list[tuple[int, int]], size: int) -> None:
     starts, ends = np.array(ranges, np.int64).reshape(-1, 2).T

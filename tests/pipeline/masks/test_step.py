@@ -52,7 +52,7 @@ box = st.tuples(coordinate, coordinate, coordinate, coordinate)
 score = st.floats(-1, 1, width=32).filter(lambda s: s == 0 or abs(s) > 1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(box, score), max_size=9),
     st.integers(1, 14),
@@ -67,7 +67,7 @@ def test_similarity_map_equals_brute_force(pairs: Any, height: int, width: int, 
     np.testing.assert_array_equal(found, brute_force(boxes, scores, height, width, aggregate))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(box, st.floats(-1e6, 1e6)), min_size=1, max_size=8), st.randoms())
 def test_the_order_of_boxes_does_not_matter(pairs: Any, random: Any) -> None:
     shuffled = random.sample(pairs, len(pairs))

@@ -73,7 +73,7 @@ def stored(draw: Any, table: pa.Table) -> pa.Table:
     return table.select(draw(st.permutations(table.column_names)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_regions_have_one_digest_just_when_keys_and_boxes_are_the_same(data: Any) -> None:
     first = data.draw(REGIONS)
@@ -82,7 +82,7 @@ def test_regions_have_one_digest_just_when_keys_and_boxes_are_the_same(data: Any
     assert (digests[0] == digests[1]) == (first == second)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_nulls_lists_and_strings_are_told_apart(data: Any) -> None:
     first = data.draw(ROWS)
@@ -125,7 +125,7 @@ def utterances_file(rows: list[tuple[str, str, str]], row_group: int) -> pq.Parq
     return pq.ParquetFile(file)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_shard_has_another_digest_just_when_a_step_would_read_other_rows(data: Any) -> None:
     first = data.draw(UTTERED)

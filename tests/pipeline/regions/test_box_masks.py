@@ -64,7 +64,7 @@ def brute_force(stack: np.ndarray, scores: np.ndarray, aggregate: Aggregate) -> 
 # ---- run lengths ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(regions())
 def test_runs_are_the_pixels_of_the_mask(found: Any) -> None:
     stack, _ = found
@@ -92,7 +92,7 @@ def test_long_runs(height: int) -> None:
     np.testing.assert_array_equal(rle.decode(text, height, 50), edges[: len(edges) // 2 * 2].reshape(-1, 2))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=20), sizes)
 def test_any_text_is_a_mask_or_refused(counts: str, size: tuple[int, int]) -> None:
     for text in (counts, json.dumps({"size": list(size), "counts": counts})):
@@ -132,7 +132,7 @@ def test_broken_masks_are_refused(text: str, why: str) -> None:
 # ---- maps ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(regions(), aggregates)
 def test_maps_of_masks_equal_brute_force(found: Any, aggregate: Aggregate) -> None:
     stack, scores = found
@@ -142,7 +142,7 @@ def test_maps_of_masks_equal_brute_force(found: Any, aggregate: Aggregate) -> No
         np.testing.assert_array_equal(ours, brute_force(stack, score, aggregate))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(regions(), aggregates, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 def test_resized_maps_average_the_pixels_they_lie_on(
     found: Any, aggregate: Aggregate, size: tuple[int, int]
@@ -156,7 +156,7 @@ def test_resized_maps_average_the_pixels_they_lie_on(
     np.testing.assert_allclose(maps.resized(*size), expected, atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 2**32 - 1),
     sizes,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.common.errors import UserError
@@ -107,7 +107,6 @@ def test_single_broken_boxes_are_dropped_and_not_the_row() -> None:
 
 
 @given(st.binary(max_size=40) | st.binary(min_size=8, max_size=8).map(lambda b: b * 1027), st.integers(-2, 9))
-@settings(deadline=None)
 def test_any_bytes_as_features(data: bytes, count: int) -> None:
     try:
         boxes = features_tsv.read_boxes([str(count), base64.b64encode(data).decode()])

@@ -98,7 +98,7 @@ OBJECT = st.fixed_dictionaries(
 
 
 @given(st.lists(OBJECT | JSON, max_size=6), st.floats(1e-3, 1e3))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_the_objects_every_stored_box_is_sound(objects: list[Any], scale: float) -> None:
     """in = kept + weak + dropped, and what is stored lies in the picture."""
     read = predictions_tsv.read_objects([json.dumps(objects)])

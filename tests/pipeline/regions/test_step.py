@@ -197,7 +197,7 @@ ANY_BOXES = hnp.arrays(np.float32, (6, 4), elements=st.floats(-20, 70, width=32)
 
 
 @given(ANY_BOXES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_kept_boxes_hold_a_pixel_and_stay_inside(boxes: np.ndarray) -> None:
     clipped, keep = clip_boxes(boxes, 30, 50)
     ys, xs = np.mgrid[:30, :50] + 0.5

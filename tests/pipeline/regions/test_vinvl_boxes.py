@@ -33,7 +33,7 @@ BOXES = hnp.arrays(np.float32, (5, 4), elements=st.floats(0, 50, width=32)).map(
 
 
 @given(BOXES, BOXES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_encode_is_the_inverse_of_decode(targets: np.ndarray, boxes: np.ndarray) -> None:
     t, b = torch.from_numpy(targets), torch.from_numpy(boxes)
     deltas = encode(t, b, HEAD_WEIGHTS)

@@ -212,7 +212,7 @@ def exact_detector() -> AttrRCNN:
 
 
 @given(st.lists(SIZES, min_size=2, max_size=3), st.sampled_from([0, 1]), st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_batch_of_any_sizes_gives_what_its_pictures_give_alone(
     sizes: list[tuple[int, int]], mode: NmsMode, ignore: bool
 ) -> None:

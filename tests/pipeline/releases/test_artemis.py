@@ -170,7 +170,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"])
     ),
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_reads_what_pandas_reads(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, int, bool]], quoting: int
 ) -> None:
@@ -191,7 +191,7 @@ def test_reads_what_pandas_reads(
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_after_the_header_are_counted(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
@@ -239,7 +239,7 @@ def test_split_of_much_annotated_artworks_and_of_few() -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_artwork_has_one_split_whatever_the_order(count: int, seed: int) -> None:
     works = {("s", f"p{i}"): 5 for i in range(count)}
     splits = artemis.split_artworks(works, (0.85, 0.05, 0.1), seed, 41)

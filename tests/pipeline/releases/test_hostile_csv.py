@@ -104,7 +104,7 @@ ROW: Callable[[], st.SearchStrategy[list[str]]] = lambda: st.one_of(  # noqa: E7
 
 
 @given(rows=st.lists(ROW(), max_size=25), junk=st.binary(max_size=40), at=st.integers(0, 400))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 def test_every_row_of_any_csv_is_kept_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], junk: bytes, at: int
 ) -> None:

@@ -130,7 +130,7 @@ def test_names_never_leave_the_folder(tmp_path: Path) -> None:
 
 
 @given(style=st.text(max_size=12), painting=st.text(max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_name_stays_below_wikiart_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, style: str, painting: str
 ) -> None:

@@ -219,7 +219,7 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", ""]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @pytest.mark.filterwarnings("ignore:Truncated File Read")
 def test_any_bytes_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes, kind: str

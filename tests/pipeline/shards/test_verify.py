@@ -25,7 +25,7 @@ def test_an_intact_dataset_has_no_problems(indexed: Path) -> None:
     assert indexed_shards.verify(indexed_shards.paths_in(indexed)) == []
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_flipped_byte_is_found_and_named(
     indexed: Path, tmp_path_factory: pytest.TempPathFactory, data
@@ -48,7 +48,7 @@ def test_any_flipped_byte_is_found_and_named(
         assert [(p.kind, p.key) for p in problems] == [("checksum", owner[0].name.partition(".")[0])]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_cut_is_found(indexed: Path, tmp_path_factory: pytest.TempPathFactory, data) -> None:
     tar = data.draw(st.sampled_from(sorted((indexed / "data").glob("*/00000?.tar"))))

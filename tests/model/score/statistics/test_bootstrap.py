@@ -292,7 +292,7 @@ def test_pairs_of_shares_count_the_items_that_one_method_alone_gets_right() -> N
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_holm_by_its_definition(p_values: list[float]) -> None:
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     steps = [min(1.0, (len(order) - rank) * p_values[i]) for rank, i in enumerate(order)]
