@@ -1,6 +1,8 @@
 """Names that lead elsewhere, and places that are no files: found, forgiven, or refused with a reason."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,11 +36,11 @@ def test_things_that_are_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights for a while")
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_permission_denied(tmp_path: Path, what: str) -> None:
-    paths = world(tmp_path, ["good", "locked"])
-    for path in [tmp_path, *tmp_path.parents]:
-        if path.stat().st_uid == 0 and path.stat().st_mode & 0o005 != 0o005 and "pytest" in str(path):
-            path.chmod(0o755)
+def test_permission_denied(what: str, request: pytest.FixtureRequest) -> None:
+    folder = Path(tempfile.mkdtemp())  # not `tmp_path`, whose parents only root may enter
+    request.addfinalizer(lambda: shutil.rmtree(folder))
+    folder.chmod(0o755)
+    paths = world(folder, ["good", "locked"])
     (paths.wikiart / "Style" / "good.jpg").write_bytes(JPEG)
     path = paths.wikiart / "Style" / "locked.jpg"
     path.write_bytes(JPEG)
