@@ -1,13 +1,16 @@
 """The command line: instant help, one clear message for a user's mistake, exit codes 0, 1, 2."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
-from cli import build_pseudo_masks
+import cli
 from pipeline.common.errors import UserError
+from stages.commands.factory import build_pseudo_masks
 from tests.imports import ROOT
 
 
@@ -53,6 +56,18 @@ def test_every_command_explains_itself(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert command in done.stdout
+
+
+def test_every_function_that_answers_is_a_command() -> None:
+    """One that `COMMANDS` does not list would be there, tested, and unreachable."""
+    files = sorted((ROOT / "stages" / "commands").glob("*.py"))
+    functions = [
+        node.name.replace("_", "-")
+        for node in (node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body)
+        if isinstance(node, ast.FunctionDef) and node.returns and ast.unparse(node.returns) == "Answer"
+    ]
+    public = [name for name in functions if not name.startswith("-") and name != "answer-of"]
+    assert sorted(public) == sorted(get_command(cli.app).commands)  # type: ignore[attr-defined]
 
 
 def test_unknown_commands_and_choices_are_wrong_usage() -> None:

@@ -53,7 +53,6 @@ CODE_IN_INIT = {
     "model/__init__.py": "the same, for whoever imports model first",
 }
 LONG_MODULES = {
-    "cli.py": "one command after another, each a few lines",
     "pipeline/gallery/motifs/buildings.py": "one drawing after another, no logic",
     "pipeline/gallery/words/lexicon.py": "a table of words",
     "pipeline/gallery/scenes/scene.py": "one draw of random numbers, whose order is the gallery's bytes",

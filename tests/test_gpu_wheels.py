@@ -35,8 +35,9 @@ def imported_at_once(file: Path) -> set[str]:
 
 
 def test_all_that_the_parts_import_is_there_or_a_wheel(wheels: ModuleType) -> None:
-    started = [ROOT / "cli.py", ROOT / "model/bench/gpu.py", *(ROOT / "model/bench/gpu_parts").glob("*.py")]
-    files = {*started, *(file for start in started[1:] for file in closure(start))}
+    started = [ROOT / "model/bench/gpu.py", *(ROOT / "model/bench/gpu_parts").glob("*.py")]
+    commands = [ROOT / "cli.py", *(ROOT / "stages/commands").glob("*.py")]
+    files = {*commands, *(file for start in started for file in closure(start))}
     distributions = packages_distributions()
     needed = {canonicalize_name(distributions[name][0]) for f in files for name in imported_at_once(f)}
     assert {"torch", "pydantic", "open-clip-torch", "segment-anything"} <= needed

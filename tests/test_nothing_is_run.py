@@ -268,7 +268,6 @@ RISKY = {
     *("open_clip.create_model", "open_clip.get_tokenizer", "open_clip.get_model_config"),
 }
 REVIEWED = {
-    "cli.py: importlib.import_module": "of names in the source",
     "model/alignment/artemis_classifier.py: torch.load": "by an unpickler with a list of names; swept above",
     "model/bench/flops.py: open_clip.create_model": "a name in the source, no weights",
     "model/bench/gpu_parts/worker.py: importlib.import_module": "a part that bench gpu names",
@@ -285,6 +284,8 @@ REVIEWED = {
     "pipeline/fetch/order.py: importlib.import_module": "of names in the source",
     "pipeline/regions/vinvl/sgb_config.py: importlib.import_module": "two installed packages, by name",
     "pipeline/reviews/consensus.py: importlib.import_module": "one package, by its name in the source",
+    "stages/commands/bench.py: importlib.import_module": "of the names that `bench` takes",
+    "stages/commands/run_stage.py: importlib.import_module": "of names in the source",
     "stages/_status.py: yaml.load": "by the safe loader, in C where it is there: dvc.lock is long",
 }
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-import cli
 from model.bench.peers import apolo_scoring, isolated, mask_painting, run, shard_reading, table, training_step
 from model.bench.peers.isolated import Effort, Found, measure
 from model.bench.peers.pair import Differ, Job, Pair, Spent, Turn, close, cpu_seconds, same_directions, turns
 from model.bench.peers.rows import ROWS, preparation
 from pipeline.common.errors import UserError
 from pipeline.masks.recipe import MasksParams, pseudo_masks
+from stages.commands.bench import BenchWhat, bench
 from tests.imports import ROOT
 
 TOKENIZER = ROOT / "weights" / "tiny" / "gpt2"
@@ -259,7 +259,7 @@ def test_the_command_says_what_it_measured(
     page.write_text(f"# Before\n\n{table.START}\n\nold\n\n{table.END}\n\nAfter.\n")
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(run, "Effort", lambda limit: replace(QUICK, limit=limit))
-    answer, code = cli.bench(cli.BenchWhat.peers, limit=500.0, only=["masks"], markdown=page, as_json=True)
+    answer, code = bench(BenchWhat.peers, limit=500.0, only=["masks"], markdown=page, as_json=True)
     assert code == 0
     found = json.loads(answer)
     assert list(found["rows"]) == ["masks"] and found["rows"]["masks"]["turns"] == 2

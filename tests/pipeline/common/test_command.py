@@ -15,6 +15,7 @@ import pytest
 from pipeline.common.command import say, stdout_for_results
 from pipeline.common.errors import RunFailed
 from pipeline.common.params import Params
+from stages.commands.factory import build_pseudo_masks
 from stages.masks import STAGE as MASKS
 from stages.utterances import STAGE as UTTERANCES
 from tests.imports import ROOT
@@ -230,8 +231,6 @@ def test_say_on_a_full_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_step_of_a_command_has_the_params_of_its_beginning(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cli as commands
-
     write_params(masks={"aggregate": "sum", "long_side": 64})
     seen = []
     build = UTTERANCES.build
@@ -246,7 +245,7 @@ def test_every_step_of_a_command_has_the_params_of_its_beginning(
 
     for stage, changed in ((UTTERANCES, edited), (MASKS, noted)):
         monkeypatch.setitem(stage.__dict__, "build", changed)
-    commands.build_pseudo_masks(params=Path("params.yaml"))
+    build_pseudo_masks(params=Path("params.yaml"))
     assert seen == [("sum", 64)]
 
 

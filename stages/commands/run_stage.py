@@ -1,0 +1,26 @@
+"""DVC stages as commands run them: the same code on the same folders, imported when it is needed."""
+
+import functools
+import importlib
+from typing import Any
+
+from pipeline.common.params import Params
+from pipeline.common.progress import waiting
+
+TORCH = "loading PyTorch"
+"""What takes a command's first seconds."""
+WITH_TORCH = ("features", "similarity", "train", "predict")
+"""Stages that import torch before they begin."""
+
+
+def run_stage(name: str, params: Params, variant: str | None = None, **parallel: Any) -> dict[str, Any]:
+    """Run the DVC stage `name` on the folders of `params`; `parallel` has the last word on that section."""
+    metrics: dict[str, Any] = stage_of(name).run(params, variant, parallel)
+    return metrics
+
+
+@functools.cache
+def stage_of(name: str) -> Any:
+    """`STAGE` of stages/NAME.py."""
+    with waiting(name, TORCH if name in WITH_TORCH else "starting"):
+        return importlib.import_module(f"stages.{name}").STAGE
