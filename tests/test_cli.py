@@ -1,9 +1,14 @@
 """The command line: instant help, one clear message for a user's mistake, exit codes 0, 1, 2."""
 
 import ast
+import contextlib
+import gc
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.main import get_command
@@ -11,6 +16,7 @@ from typer.main import get_command
 import cli
 from pipeline.common.errors import UserError
 from stages.commands.factory import build_pseudo_masks
+from stages.commands.loading import loading_torch
 from tests.imports import ROOT
 
 
@@ -113,3 +119,39 @@ def test_an_empty_csv_is_one_clear_message_with_exit_2(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "artemis.csv" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("thawed")
+@pytest.mark.parametrize("error", [None, ImportError])
+def test_the_garbage_collector_is_back_after_the_imports(
+    error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It leaves what was imported alone, and finds the garbage made later."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    before = gc.get_freeze_count()
+    with contextlib.nullcontext() if error is None else pytest.raises(error), loading_torch("plan"):
+        assert not gc.isenabled()
+        if error is not None:
+            raise error
+    assert gc.isenabled() and gc.get_freeze_count() > before
+    assert capsys.readouterr().err == "plan: loading PyTorch\n"
+    circle = type("Circle", (), {})()
+    circle.itself, gone = circle, weakref.ref(circle)
+    del circle
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_process_with_pytorch_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that runs many commands would otherwise never have its garbage collected."""
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    before = gc.get_freeze_count()
+    with loading_torch("plan"):
+        assert gc.isenabled()
+    assert gc.isenabled() and gc.get_freeze_count() == before

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from model.bench.train import bench_variant
 from model.train.params import TrainParams
 from pipeline.backbones.params import BackbonesParams
 from pipeline.common.errors import UserError
@@ -40,6 +39,8 @@ def plan_training(
         try:
             if sample is not None:
                 with waiting("plan", f"timing {STEPS} steps of train@{name}"):
+                    from model.bench.train import bench_variant  # seconds, for a plan that measures nothing
+
                     measured = bench_variant(sample, variant, backbones, steps=STEPS)
         except UserError as error:  # SAM or the language model is missing
             problem = str(error)

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 from pipeline.common.params import Params
-from pipeline.common.progress import waiting
 from stages import _ready
 from stages.commands.answer import Answer, answer_of
+from stages.commands.loading import loading_torch
 from stages.commands.options import PARAMS, Json, ParamsFile
-from stages.commands.run_stage import TORCH
 
 
 class BenchWhat(enum.StrEnum):
@@ -76,7 +75,7 @@ def bench(
     _ready.before_bench(read, what.value, true_size)
     if what is BenchWhat.peers:
         return _bench_peers(read, names, markdown, limit, as_json)
-    with waiting(f"bench {what.value}", TORCH):
+    with loading_torch(f"bench {what.value}"):
         module = importlib.import_module(f"model.bench.{what.value}")
     values = module.run(read, **options)
     if what is BenchWhat.gpu:

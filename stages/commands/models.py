@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from pipeline.common.params import Params, Paths
-from pipeline.common.progress import waiting
 from stages import _ready
 from stages.commands.answer import Answer, answer_of
+from stages.commands.loading import loading_torch
 from stages.commands.options import PARAMS, Json, ParamsFile
-from stages.commands.run_stage import TORCH, run_stage
+from stages.commands.run_stage import run_stage
 
 
 class Paradigm(enum.StrEnum):
@@ -83,7 +83,7 @@ def predict(
     request = read_request(
         model, path, emotion or ["all"], out, params or PARAMS, params is not None, weights or (), fetch
     )
-    with waiting("predict", TORCH):
+    with loading_torch("predict"):
         from model.predict.folder import predict_images, predictions_text, summary_text
 
     rows = predict_images(*request, overlay_side=overlay_size)
@@ -144,7 +144,7 @@ def pretrain_tiny(
     """
     file = Params.read(params)
     _ready.before_pretraining(out)
-    with waiting("pretrain-tiny", TORCH):
+    with loading_torch("pretrain-tiny"):
         from model.pretrain.tiny import PretrainParams, pretrain
 
         read, paths = file.section("pretrain", PretrainParams), file.section("paths", Paths)

@@ -12,8 +12,8 @@ from pipeline.common.params import Params
 from pipeline.common.progress import waiting
 from stages import _ready
 from stages.commands.answer import Answer, answer_of
+from stages.commands.loading import loading_torch
 from stages.commands.options import PARAMS, Json, ParamsFile
-from stages.commands.run_stage import TORCH
 
 
 class InitPreset(enum.StrEnum):
@@ -51,7 +51,7 @@ def init(
         return answer_of({"params": str(file), "text": text}, as_json, lambda _: text)
     file, text = init_csv(artemis, images, apolo, chosen, out, force)
     print(f"{text}\n", file=sys.stderr, flush=True)
-    with waiting("init", TORCH):
+    with loading_torch("init"):
         from model.bench.plan import plan_training
         from model.metrics.text import find_java
         from pipeline.init.follow_up import follow_up
@@ -117,7 +117,7 @@ def plan(
     """What a run will take: items, bytes, hours from rates measured here, disk; before anything heavy."""
     read = Params.read(params)
     _ready.before_plan(read)
-    with waiting("plan", TORCH):
+    with loading_torch("plan"):
         from model.bench.plan import plan_training
         from pipeline.plan.plan import make_plan, plan_text
 

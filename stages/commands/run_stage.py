@@ -6,9 +6,8 @@ from typing import Any
 
 from pipeline.common.params import Params
 from pipeline.common.progress import waiting
+from stages.commands.loading import loading_torch
 
-TORCH = "loading PyTorch"
-"""What takes a command's first seconds."""
 WITH_TORCH = ("features", "similarity", "train", "predict")
 """Stages that import torch before they begin."""
 
@@ -22,5 +21,5 @@ def run_stage(name: str, params: Params, variant: str | None = None, **parallel:
 @functools.cache
 def stage_of(name: str) -> Any:
     """`STAGE` of stages/NAME.py."""
-    with waiting(name, TORCH if name in WITH_TORCH else "starting"):
+    with loading_torch(name) if name in WITH_TORCH else waiting(name, "starting"):
         return importlib.import_module(f"stages.{name}").STAGE

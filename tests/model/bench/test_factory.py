@@ -1,5 +1,6 @@
 """`bench`: rates follow from counts and times of one run; weights of true size have the official formats."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -108,6 +109,25 @@ def test_training_is_planned_by_the_samples_of_all_epochs(tmp_path: Path) -> Non
     (row,) = plan_training(file, counts, None, feature_bytes=5000)
     assert (row.items, row.rate, row.hours) == (2400, None, None)
     assert "features" in row.problem
+
+
+def test_a_plan_that_measures_no_training_does_not_import_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transformers take seconds to import, and a finished run's plan needs none."""
+    file = tmp_path / "params.yaml"
+    file.write_text("train: {variants: {single: {}, multi: {}}}")
+    found = importlib.util.find_spec("model.bench.plan")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    monkeypatch.setitem(sys.modules, "model.bench.train", None)  # importing it now fails
+    found.loader.exec_module(module)
+    counts = Counts(
+        rows=0, rows_rejected=0, csv_bytes=0, csv_seconds=0, artworks=1, missing_pictures=0,
+        picture_bytes=0, utterances=0, pairs=0, train_artworks=1, train_pairs=1, train_utterances=1,
+    )  # fmt: skip
+    rows = module.plan_training(file, counts, None, feature_bytes=1)
+    assert [row.step for row in rows] == ["train@single", "train@multi"]
 
 
 def test_planned_bytes_of_training_are_those_of_its_files(tmp_path: Path) -> None:
