@@ -4,6 +4,7 @@ from typing import Any
 
 from model.train.params import TrainParams
 from pipeline.backbones.params import BackbonesParams
+from pipeline.common.command import OURS, missing_package
 from pipeline.common.errors import UserError
 from pipeline.common.params import ParamsFile, Paths, load_params
 from pipeline.common.progress import waiting
@@ -44,6 +45,10 @@ def plan_training(
                     measured = bench_variant(sample, variant, backbones, steps=STEPS)
         except UserError as error:  # SAM or the language model is missing
             problem = str(error)
+        except ModuleNotFoundError as error:  # named now; the steps measured before are a plan all the same
+            if (error.name or "").partition(".")[0] in OURS:
+                raise
+            problem = missing_package(error)
         rate = measured.get("samples_per_second")
         folder = paths.runs / name
         steps.append(

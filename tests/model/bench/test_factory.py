@@ -17,6 +17,7 @@ from model.bench.train import bench_variant
 from model.train.params import TrainParams
 from pipeline.backbones.params import BackbonesParams, SamParams
 from pipeline.common.errors import UserError
+from pipeline.common.params import Paths
 from pipeline.plan.timing import STEPS
 from pipeline.plan.workload import Counts
 from tests.imports import ROOT
@@ -128,6 +129,27 @@ def test_a_plan_that_measures_no_training_does_not_import_it(
     )  # fmt: skip
     rows = module.plan_training(file, counts, None, feature_bytes=1)
     assert [row.step for row in rows] == ["train@single", "train@multi"]
+    with pytest.raises(ModuleNotFoundError):  # a module of ours: no row, a mistake
+        module.plan_training(file, counts, Paths(), feature_bytes=1)
+
+
+def test_a_package_that_training_lacks_costs_its_row_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("train: {variants: {single: {}}}")
+    counts = Counts(
+        rows=0, rows_rejected=0, csv_bytes=0, csv_seconds=0, artworks=1, missing_pictures=0,
+        picture_bytes=0, utterances=0, pairs=0, train_artworks=1, train_pairs=1, train_utterances=1,
+    )  # fmt: skip
+
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise ModuleNotFoundError("No module named 'accelerate'", name="accelerate")
+
+    monkeypatch.setattr("model.bench.train.bench_variant", broken)
+    (row,) = plan_training(file, counts, Paths(), feature_bytes=1)
+    assert (row.rate, row.hours) == (None, None)
+    assert "has no package accelerate; run the Python that" in row.problem
 
 
 def test_planned_bytes_of_training_are_those_of_its_files(tmp_path: Path) -> None:
