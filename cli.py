@@ -39,6 +39,7 @@ COMMANDS = (
     factory.gallery,
     factory.build_pseudo_masks,
     factory.cache_features,
+    factory.relabel,
     models.train,
     models.predict,
     models.export,

@@ -26,7 +26,7 @@ PHASES: tuple[tuple[tuple[DataStep, ...], ...], ...] = (
     (("gallery",),),
     (("utterances",),),
     (("regions", "similarity"), ("features", "alignment")),
-    (("masks", "shards"),),
+    (("masks", "relabel", "shards"),),
     (("baselines",),),
 )
 """Data steps: the chains of a phase do not need each other, and run side by side."""

@@ -48,9 +48,25 @@ def before_ablations(params: Params, made_here: Collection[str]) -> None:
         params.section(name, cls)
     if "shards" not in made_here:
         before_train(params)
+    if "relabel" in made_here:
+        before_relabel(params)
     backbones = params.section("backbones", BackbonesParams)
     for weights in (backbones.sam.checkpoint, backbones.clip.checkpoint, backbones.language_model):
         _weights(weights)
+
+
+def before_relabel(params: Params) -> None:
+    """The sections, the students, and the finished round. Raises `UserError`."""
+    from model.emosem.config import read_config
+    from model.relabel.params import RelabelParams
+    from pipeline.parallel.map_shards import ParallelParams
+
+    params.section("paths", Paths)
+    params.section("parallel", ParallelParams)
+    relabel = params.section("relabel", RelabelParams)
+    _written(relabel.labels / "shards" / "index.parquet", "shards")
+    for run in relabel.students:
+        read_config(run)
 
 
 def before_features(params: Params) -> None:

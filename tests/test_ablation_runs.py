@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from model.emosem.config import EmoSEMConfig
 from pipeline.common.errors import RunFailed, UserError
-from pipeline.common.files import write_bytes
-from pipeline.common.fingerprint import sha256_text
+from pipeline.common.files import write_bytes, write_json
+from pipeline.common.fingerprint import as_json, sha256_text
 from pipeline.common.lock import only_writer
 from pipeline.common.params import Params
 from stages import _ablations
@@ -102,7 +103,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Para
         sections["ablations"] = {"data": None, "seeds": list(SEEDS), "workers": 1}
         sections["train"]["variants"] = {"single": {}, "multi": {"paradigm": "multi", "prefix": "mask"}}
         for name, values in changes.items():
-            sections[name] = {**sections[name], **values}
+            sections[name] = {**sections.get(name, {}), **values}
         return Params(tmp_path / "params.yaml", sections)
 
     return params
@@ -130,6 +131,26 @@ def test_the_data_then_one_seed_after_the_other_then_nothing_is_left(
         assert data.index(before) < data.index(after)
     run_ablations(write())
     assert {call[0] for call in stages.since()} == ALWAYS
+
+
+def test_a_round_of_self_training_makes_labels_and_shards_alone(
+    stages: Stages, write: Callable[..., Params], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_ablations(write())
+    stages.since()
+    own: dict[str, Any] = {"data": "data/proof", "own": ["shards", "relabel"], "seeds": [0], "workers": 1}
+    paths = {name: f"data/round1/{name}" for name in ("runs", "metrics", "report")} | {"data": "data/round1"}
+    relabel = {"labels": "data/proof", "students": ["data/proof/runs/seed-0/multi"]}
+    with pytest.raises(UserError, match=r"shards/index\.parquet does not exist; run the shards step"):
+        run_ablations(write(ablations=own, paths=paths, relabel=relabel))
+    write_bytes(Path("data/proof/shards/index.parquet"), b"")
+    with pytest.raises(UserError, match="seed-0/multi holds no trained model"):
+        run_ablations(write(ablations=own, paths=paths, relabel=relabel))
+    write_json(Path("data/proof/runs/seed-0/multi/config.json"), as_json(EmoSEMConfig()))
+    Path("data/proof/runs/seed-0/multi/SHA256SUMS").unlink()  # which knows nothing of it
+    run_ablations(write(ablations=own, paths=paths, relabel=relabel))
+    assert [call for call in stages.since() if call[0] in (*DATA, "relabel")] == [("relabel",), ("shards",)]
+    assert not Path("data/round1/masks").is_symlink() and Path("data/round1/features").is_symlink()
 
 
 def test_only_what_a_change_concerns_is_done_again(stages: Stages, write: Callable[..., Params]) -> None:

@@ -31,7 +31,7 @@ MODEL_FLOORS = (
     ("metrics",),
     ("emosem", "maps", "alignment"),
     ("data", "baselines"),
-    ("train", "predict", "score", "report"),
+    ("train", "predict", "score", "report", "relabel"),
     ("label_card", "bench", "pretrain"),
 )
 """Rooms from the ground up: a room imports from the floors below it, never from its own or a higher one."""

@@ -25,10 +25,13 @@ NEEDED = ("utterances", "features", "masks", "shards", "alignment")
 WELCOME = ("gallery", "regions", "similarity", "baselines")
 """Shared where they are there."""
 DataStep = Literal[
-    "gallery", "utterances", "regions", "similarity", "features", "masks", "shards", "alignment", "baselines"
-]
-DATA_STEPS: tuple[DataStep, ...] = DataStep.__args__  # type: ignore[attr-defined]
-"""All of them, in the order of the data."""
+    "gallery", "utterances", "regions", "similarity", "features", "masks", "relabel", "shards", "alignment",
+    "baselines",
+]  # fmt: skip
+EVERY_STEP: tuple[DataStep, ...] = DataStep.__args__  # type: ignore[attr-defined]
+"""In the order of the data."""
+DATA_STEPS: tuple[DataStep, ...] = tuple(step for step in EVERY_STEP if step != "relabel")
+"""What makes data from nothing. `relabel` takes the place of `masks`, and needs another run's labels."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
@@ -49,11 +52,18 @@ class AblationsParams:
     def __post_init__(self) -> None:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} has one twice: it would count as two trainings")
+        if "relabel" in self.own and (self.data is None or "masks" in self.own):
+            raise ValueError("own names relabel, which takes the place of masks and needs another run's data")
 
     @property
     def made_here(self) -> tuple[DataStep, ...]:
         """Steps that are not linked, in the order of the data."""
-        return DATA_STEPS if self.data is None else tuple(step for step in DATA_STEPS if step in self.own)
+        return DATA_STEPS if self.data is None else tuple(step for step in EVERY_STEP if step in self.own)
+
+    @property
+    def folders_here(self) -> tuple[str, ...]:
+        """Folders that the steps made here write to."""
+        return tuple("masks" if step == "relabel" else step for step in self.made_here)
 
 
 def share(paths: Paths, params: AblationsParams) -> None:
@@ -63,14 +73,14 @@ def share(paths: Paths, params: AblationsParams) -> None:
     """
     if params.data is not None:
         _check_shared(paths, params, params.data)
-        _link(params.data, paths, (step for step in (*NEEDED, *WELCOME) if step not in params.made_here))
-    for step in params.made_here:
+        _link(params.data, paths, (step for step in (*NEEDED, *WELCOME) if step not in params.folders_here))
+    for step in params.folders_here:
         if paths.step(step).is_symlink():
             paths.step(step).unlink()  # of an earlier choice: the step would write into another run's data
 
 
 def _check_shared(paths: Paths, params: AblationsParams, data: Path) -> None:
-    linked = [step for step in NEEDED if step not in params.made_here]
+    linked = [step for step in NEEDED if step not in params.folders_here]
     if absent := [step for step in linked if not (data / step).is_dir()]:
         raise UserError(
             f"the ablations need {', '.join(str(data / step) for step in absent)}; run `dvc repro` "

@@ -10,6 +10,7 @@ SECTIONS = {
     "similarity": "pipeline.similarity.params:SimilarityParams",
     "features": "pipeline.features.params:FeaturesParams",
     "masks": "pipeline.masks.recipe:MasksParams",
+    "relabel": "model.relabel.params:RelabelParams",
     "shards": "pipeline.shards.step:ShardsParams",
     "shard_stats": "pipeline.shard_stats.labels:ShardStatsParams",
     "plan": "pipeline.plan.plan:PlanParams",

@@ -102,6 +102,9 @@ def _lineage(made_by: Any) -> str:
     if not isinstance(made_by, dict):
         return str(made_by)
     parts = [str(made_by.get("detector"))]
+    if isinstance(relabel := made_by.get("relabel"), dict):
+        before = _lineage(made_by.get("labels"))
+        return f"round {made_by.get('round')} of self-training ({_rule(relabel)}) on {before}"
     for step in ("similarity", "masks"):
         settings = dict(made_by.get(step) or {})
         clip = settings.pop("clip", None)
@@ -109,6 +112,13 @@ def _lineage(made_by: Any) -> str:
             parts.append(f"CLIP {clip.get('name')} {str(clip.get('sha256'))[:12]}")
         parts += [f"{step}.{name} {value}" for name, value in settings.items()]
     return ", ".join(parts)
+
+
+def _rule(relabel: Mapping[str, Any]) -> str:
+    """What was set of a round of self-training, and its students by their weights."""
+    students = [f"{one.get('method')} {str(one.get('sha256'))[:12]}" for one in relabel.get("students", ())]
+    rule = [f"{name} {value}" for name, value in relabel.items() if name != "students"]
+    return ", ".join([*students, *rule])
 
 
 def summary_grids(found: Mapping[str, Any], by: By) -> list[Grid]:

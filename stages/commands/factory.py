@@ -1,4 +1,4 @@
-"""Pseudo-masks and features, which training takes; and the gallery, the stand-in for data."""
+"""Pseudo-masks and features, which training takes, and the next round's labels; the gallery, the stand-in for data."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +61,18 @@ def cache_features(
     read, where = Params.read(params), _where(scheduler, retry_failed)
     _ready.before_features(read)
     return answer_of(run_stage("features", read, **where), as_json)
+
+
+def relabel(
+    scheduler: Scheduler = None,
+    retry_failed: RetryFailed = False,
+    params: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> Answer:
+    """The next round's labels, of a finished round's labels and its students' masks; see docs/beyond.md."""
+    read, where = Params.read(params), _where(scheduler, retry_failed)
+    _ready.before_relabel(read)
+    return answer_of(run_stage("relabel", read, **where), as_json)
 
 
 def _where(scheduler: str | None, retry_failed: bool) -> dict[str, Any]:

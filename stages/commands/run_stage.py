@@ -8,7 +8,7 @@ from pipeline.common.params import Params
 from pipeline.common.progress import waiting
 from stages.commands.loading import loading_torch
 
-WITH_TORCH = ("features", "similarity", "train", "predict")
+WITH_TORCH = ("features", "similarity", "relabel", "train", "predict")
 """Stages that import torch before they begin."""
 
 

@@ -17,6 +17,7 @@ from model.maps.predictions import read_predictions
 from model.predict import step as predict_module
 from model.predict.params import PredictParams
 from model.predict.step import predict_items
+from model.relabel.params import RelabelParams
 from model.score.paper_tables.tables import build_tables, published
 from model.train.ablations import DATA_STEPS, NEEDED, AblationsParams, seed_paths, share, share_with_seed
 from model.train.params import TrainParams
@@ -25,6 +26,7 @@ from pipeline.backbones.params import BackbonesParams
 from pipeline.common.errors import UserError
 from pipeline.common.files import write_parquet
 from pipeline.common.params import Paths, load_params, parse_section
+from pipeline.common.protocol import THRESHOLD
 from pipeline.common.schema import ARTWORKS, UTTERANCES
 from pipeline.gallery.world import GalleryParams
 from pipeline.reader.index import Index
@@ -89,6 +91,37 @@ def test_the_data_keys_say_what_is_made_here() -> None:
     own = AblationsParams(own=("shards", "masks"))
     assert own.made_here == ("masks", "shards")
     assert load_params(ROOT / "params" / "proof.yaml", "ablations", AblationsParams).seeds == (0, 1, 2)
+
+
+def test_relabel_takes_the_place_of_masks(tmp_path: Path) -> None:
+    paths, params = world(tmp_path)
+    own = AblationsParams(data=params.data, own=("shards", "relabel"))
+    assert own.made_here == ("relabel", "shards") and own.folders_here == ("masks", "shards")
+    share(paths, params)
+    assert paths.step("masks").is_symlink()
+    share(paths, own)  # or the new labels would be written over those that they are made of
+    assert not paths.step("masks").is_symlink() and not paths.step("relabel").exists()
+    assert paths.step("features").is_symlink()
+    for wrong in ({"data": None, "own": ("relabel",)}, {"own": ("masks", "relabel")}):
+        with pytest.raises(ValueError, match="takes the place of masks"):
+            AblationsParams(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_round_on_the_proof_gallery_departs_in_its_labels_alone() -> None:
+    ours = yaml.safe_load((ROOT / "params" / "proof_round1.yaml").read_text())
+    relabel = parse_section(ours["relabel"], "relabel", RelabelParams, "")
+    before = parse_section(PROOF["paths"], "paths", Paths, "")
+    assert relabel.labels == before.data and relabel.label_threshold == PROOF["train"]["binarise"]
+    seeds = parse_section(PROOF["ablations"], "ablations", AblationsParams, "").seeds
+    assert relabel.students == tuple(seed_paths(before, seed).runs / "multi" for seed in seeds)
+    assert ours["train"]["binarise"] == THRESHOLD
+    changed = {name for name in ours if ours[name] != PROOF.get(name)} | (PROOF.keys() - ours.keys())
+    assert changed == {"ablations", "paths", "relabel", "train"}
+    own = {"binarise", "variants"}
+    assert {k: v for k, v in ours["train"].items() if k not in own} == {
+        k: v for k, v in PROOF["train"].items() if k not in own
+    }
+    assert ours["train"]["variants"].items() <= PROOF["train"]["variants"].items()
 
 
 @pytest.mark.parametrize("sections", [SECTIONS, PROOF], ids=["ablations", "proof"])

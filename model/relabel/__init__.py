@@ -1,0 +1,1 @@
+"""Step `relabel`: the next round's labels, of a finished round's labels and its students' masks."""
