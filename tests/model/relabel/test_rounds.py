@@ -1,0 +1,65 @@
+"""rounds/dvc.yaml and the params files of its rounds say the same, and disturb no stage of dvc.yaml."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from model.relabel.params import RelabelParams
+from model.train.ablations import AblationsParams
+from model.train.params import TrainParams
+from pipeline.common.params import Paths, load_params
+from pipeline.common.protocol import THRESHOLD
+from tests.imports import ROOT
+
+FILE = yaml.safe_load((ROOT / "rounds" / "dvc.yaml").read_text())
+ROUNDS: dict[str, dict[str, str]] = FILE["vars"][0]["rounds"]
+STAGE: dict[str, Any] = FILE["stages"]["round"]["do"]
+GALLERY = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def filled(text: str, name: str) -> str:
+    for key, value in {"key": name, **{f"item.{k}": v for k, v in ROUNDS[name].items()}}.items():
+        text = text.replace("${" + key + "}", value)
+    return text
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_a_round_reads_and_writes_where_dvc_looks(name: str) -> None:
+    file = ROOT / "params" / f"{name}.yaml"
+    paths, relabel = load_params(file, "paths", Paths), load_params(file, "relabel", RelabelParams)
+    outs = {filled(next(iter(out)), name) for out in STAGE["outs"]}
+    assert outs == {
+        *(str(paths.step(step)) for step in ("masks", "shards", "predict", "score")),
+        str(paths.runs),
+        str(paths.metrics),
+    }
+    assert all(next(iter(out.values())) == {"persist": True} for out in STAGE["outs"])  # it goes on
+    deps = {filled(dep, name) for dep in STAGE["deps"]}
+    read = [relabel.labels / "masks", relabel.labels / "shards", *relabel.students, paths.weights]
+    assert {str(path) for path in read} <= deps
+    assert load_params(file, "ablations", AblationsParams).data == relabel.labels
+    assert filled(STAGE["cmd"], name).split()[-1] == f"params/{name}.yaml"
+
+
+def test_what_a_round_depends_on_is_what_dvc_makes() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outs = [out if isinstance(out, str) else next(iter(out)) for s in stages.values() for out in s["outs"]]
+    made = {out.replace("${paths.data}", "data").replace("${paths.runs}", "runs") for out in outs}
+    made |= {"runs/multi", "data/gallery/apolo"}  # of a matrix, and within a folder
+    deps = {filled(dep, "round1") for dep in STAGE["deps"]}
+    assert {dep for dep in deps if dep.startswith(("data/", "runs/"))} <= made
+    written = {filled(next(iter(out)), "round1") for out in STAGE["outs"]}
+    assert not any(Path(path) in (Path(out), *Path(out).parents) for path in made for out in written)
+
+
+def test_the_first_round_departs_from_the_gallery_in_its_labels_alone() -> None:
+    file = ROOT / "params" / "round1.yaml"
+    ours = yaml.safe_load(file.read_text())
+    changed = {name for name in ours if ours[name] != GALLERY.get(name)} | (GALLERY.keys() - ours.keys())
+    assert changed == {"ablations", "paths", "relabel", "train", "pretrain"}
+    assert {k for k in ours["train"] if ours["train"][k] != GALLERY["train"][k]} == {"binarise", "variants"}
+    assert ours["train"]["variants"].items() <= GALLERY["train"]["variants"].items()
+    assert load_params(file, "relabel", RelabelParams).label_threshold == GALLERY["train"]["binarise"]
+    assert load_params(file, "train", TrainParams).binarise == THRESHOLD
