@@ -33,9 +33,13 @@ class RelabelParams:
     agree: Share = 0.1
     """Least IoU of the two foregrounds; below it the label stays as it is. 0: all are blended."""
     batch: Annotated[int, Field(gt=0)] = 16
-    """Artworks predicted at once; changes speed, and results by float noise only."""
+    """Artworks predicted at once; changes speed, and labels by a level of 255 here and there."""
     device: str = "auto"
     """auto (the GPU where there is one), cpu, cuda."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.students)) < len(self.students):
+            raise ValueError("students has one twice: it would count as two")
 
     def rule(self) -> dict[str, Any]:
         """What decides a new label but the label and the student."""

@@ -68,11 +68,13 @@ def relabel(paths: Paths, params: RelabelParams, parallel: ParallelParams) -> di
         print(f"relabel: linked {', '.join(linked)} of {params.labels} into {paths.data}", file=sys.stderr)
     artworks = open_artworks(paths)
     index = Index.load(params.labels / "shards")
-    recipe = fingerprint(params.rule(), about["students"], about["configs"], code_fingerprint(__name__))
+    recipe = fingerprint(
+        params.rule(), params.batch, about["students"], about["configs"], code_fingerprint(__name__)
+    )
     wanted = relabel_jobs(artworks, paths, recipe, index)
     process = functools.partial(relabel_shard, paths=paths, params=params, about=about)
     found = map_shards("relabel", paths.step("masks"), wanted, process, parallel, recipe=recipe)
-    _tell(found["counts"], params)
+    _tell(found, params)
     return {**found, "students": about["students"], "rule": params.rule()}
 
 
@@ -104,7 +106,7 @@ def relabel_shard(
             progress.add(len(batch))
 
     write_tar(paths.step("masks") / f"{shard_stem(shard)}.tar", samples())
-    return ShardResult(len(works) - len(rejects), rejects, dict(counts))
+    return ShardResult(len(works) - len(rejects), rejects, dict(counts), finished.students.threads)
 
 
 def _labels(
@@ -201,13 +203,19 @@ def _lineage(before: dict[str, Any], params: RelabelParams, students: list[dict[
     }
 
 
-def _tell(counts: Mapping[str, int], params: RelabelParams) -> None:
-    """What became of the labels, for the screen. Raises `UserError` where the students saw none of them."""
-    seen = counts.get("blended", 0) + counts.get("disagreed", 0)
+def _tell(found: Mapping[str, Any], params: RelabelParams) -> None:
+    """What became of the labels, for the screen. Raises `UserError` where there is none, or none was seen."""
+    counts: Mapping[str, int] = found["counts"]
     lines = [f"relabel: {counts.get('labels', 0):,} labels"]
     lines += [f"{counts[name]:>9,}  {words}" for name, words in OUTCOMES.items() if counts.get(name)]
     print("\n".join(lines), file=sys.stderr)
-    if not seen and counts.get("labels"):
+    if not counts.get("labels"):
+        raise UserError(
+            f"none of the {found['kept'] + found['rejected']:,} artworks of paths.data has a label in "
+            f"{params.labels} ({found['reasons'] or 'nobody felt anything about them'}); relabel.labels must "
+            "be a round on the same utterances"
+        )
+    if not counts.get("blended", 0) + counts.get("disagreed", 0):
         named = ", ".join(map(str, params.students))
         raise UserError(
             f"the students ({named}) could look at none of the {counts['labels']:,} labels of "

@@ -13,6 +13,7 @@ from model.emosem.config import method_name, read_config
 from model.emosem.network import EmoSEM
 from pipeline.common.emotions import emotion_index
 from pipeline.common.fingerprint import sha256_file
+from pipeline.common.machine import cpu_threads
 
 OTHER = "other-features"
 """Why an artwork is not predicted: its features are of another SAM than the student's."""
@@ -32,6 +33,7 @@ class Students:
     def __init__(self, runs: Sequence[Path], device: str) -> None:
         self.models = [EmoSEM.from_pretrained(run, device) for run in runs]
         self.device = torch.device(device)
+        self.threads = cpu_threads(device)
 
     def refusal(self, features: Features, card: Mapping[str, Any]) -> str | None:
         """Why these features are not those of every student's training, or None.

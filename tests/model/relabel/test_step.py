@@ -4,12 +4,13 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -43,7 +44,7 @@ from tests.model.relabel.conftest import (
     write_round,
 )
 from tests.worlds.indexed_shards import paths_in, verify
-from tests.worlds.labelled_shards import index_labelled
+from tests.worlds.labelled_shards import index_labelled, write_labelled
 
 Relabel = Callable[..., tuple[Paths, dict[str, Any]]]
 LABELS = ARTWORKS * EACH
@@ -188,6 +189,8 @@ def test_a_second_run_does_nothing_and_a_fresh_one_writes_the_same_bytes(
     shutil.rmtree(paths.step("masks"))
     run()
     assert tars(paths) == bytes_
+    noted = {(read_sidecar(paths.step("masks"), shard) or {})["threads"] for shard in range(SHARDS)}
+    assert noted == {torch.get_num_threads()}  # which decides last digits
     words = capsys.readouterr().err
     assert words.count(f"relabel: {LABELS} labels") == 3
 
@@ -375,6 +378,41 @@ def test_no_round_and_no_student(finished: Paths, tmp_path: Path) -> None:
     assert not paths.data.exists()
 
 
+def test_a_round_on_other_artworks_is_refused(finished: Paths, tmp_path: Path) -> None:
+    other = paths_in(tmp_path)
+    write_labelled(other, 4, 1, EACH)  # the first four of the same artworks, with other row numbers
+    table = pq.read_table(other.step("utterances") / "utterances.parquet")
+    moved = pc.add(table["artemis_id"], 1)
+    write_parquet(
+        other.step("utterances") / "utterances.parquet", table.set_column(1, table.schema.field(1), moved)
+    )
+    params = RelabelParams(labels=finished.data, students=(finished.runs / "multi",), device="cpu")
+    with pytest.raises(UserError, match=r"none of the 4 artworks .*'other-utterances': 4"):
+        relabel(other, params, ParallelParams())
+
+
+def test_an_artwork_about_which_nothing_was_felt_has_its_card_alone(own: Paths, run: Relabel) -> None:
+    """Those of a batch too, in which there is nothing to predict."""
+    silent: list[str] = []
+
+    def emptied(samples: list) -> Iterator[tuple[str, dict[str, bytes]]]:
+        for key, members in samples:
+            silent.append(key)
+            card = {**json.loads(members["json"]), "emotions": {}}
+            yield key, {"json": json.dumps(card).encode()}
+
+    rewrite(own.step("masks") / f"{shard_stem(0)}.tar", lambda samples: list(emptied(samples)))
+    index_labelled(own)
+    paths, found = run(own)
+    assert found["kept"] == ARTWORKS and found["counts"]["labels"] == LABELS - EACH * len(silent)
+    assert {key for key, members in cards(paths).items() if list(members) == ["json"]} == set(silent)
+
+
+def test_a_student_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="has one twice"):
+        RelabelParams(students=(Path("runs/multi"), Path("runs/multi")))
+
+
 def test_a_damaged_student_is_refused(own: Paths, run: Relabel) -> None:
     file = own.runs / "multi" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
@@ -389,7 +427,6 @@ def test_the_students_mean_does_not_depend_on_the_batch(
     other = Paths(data=tmp_path / "other")
     params = RelabelParams(labels=finished.data, students=(finished.runs / "multi",), device="cpu", batch=1)
     relabel(other, params, ParallelParams())
-    assert torch.get_num_threads() >= 1
     for key, members in cards(paths).items():
         for emotion in json.loads(members["json"])["emotions"]:
             one, two = (mask_of(each, emotion).astype(int) for each in (members, cards(other)[key]))
