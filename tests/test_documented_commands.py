@@ -30,6 +30,7 @@ LEFT_OUT = {
     r"(fetch|predict)$": "named in a sentence",
     r"fetch (?!.*--dry-run)": "downloads gigabytes",
     r".*--params params/beyond\.yaml": "SAM's masks of a whole gallery: minutes",
+    r"relabel": "needs a finished run of multi; tested in tests/model/relabel",
     r"ablations": "trains every ablation; its parts are tested in tests/model/train/test_ablations.py",
     r"pretrain-tiny": "hours",
     r"bench": "minutes at true size; small ones are tested in tests/model/bench",

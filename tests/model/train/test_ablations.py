@@ -107,21 +107,24 @@ def test_relabel_takes_the_place_of_masks(tmp_path: Path) -> None:
             AblationsParams(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_round_on_the_proof_gallery_departs_in_its_labels_alone() -> None:
-    ours = yaml.safe_load((ROOT / "params" / "proof_round1.yaml").read_text())
+@pytest.mark.parametrize("name", ["proof", "proof_beyond"])
+def test_a_round_on_the_proof_gallery_departs_in_its_labels_alone(name: str) -> None:
+    before = yaml.safe_load((ROOT / "params" / f"{name}.yaml").read_text())
+    ours = yaml.safe_load((ROOT / "params" / f"{name.replace('proof', 'proof_round1')}.yaml").read_text())
     relabel = parse_section(ours["relabel"], "relabel", RelabelParams, "")
-    before = parse_section(PROOF["paths"], "paths", Paths, "")
-    assert relabel.labels == before.data and relabel.label_threshold == PROOF["train"]["binarise"]
-    seeds = parse_section(PROOF["ablations"], "ablations", AblationsParams, "").seeds
-    assert relabel.students == tuple(seed_paths(before, seed).runs / "multi" for seed in seeds)
+    paths, new = (parse_section(each["paths"], "paths", Paths, "") for each in (before, ours))
+    assert relabel.labels == paths.data != new.data and relabel.label_threshold == before["train"]["binarise"]
+    asked, seeds = ours["ablations"], before["ablations"]["seeds"]
+    assert relabel.students == tuple(seed_paths(paths, seed).runs / "multi" for seed in seeds)
+    assert Path(asked["data"]) == Path(*asked["beside"].values()) == paths.data
+    assert (asked["seeds"], asked["own"]) == (seeds, ["relabel", "shards"])
     assert ours["train"]["binarise"] == THRESHOLD
-    changed = {name for name in ours if ours[name] != PROOF.get(name)} | (PROOF.keys() - ours.keys())
-    assert changed == {"ablations", "paths", "relabel", "train"}
+    changed = {part for part in ours if ours[part] != before.get(part)} | (before.keys() - ours.keys())
+    assert changed - {"train"} == {"ablations", "paths", "relabel"}
     own = {"binarise", "variants"}
-    assert {k: v for k, v in ours["train"].items() if k not in own} == {
-        k: v for k, v in PROOF["train"].items() if k not in own
-    }
-    assert ours["train"]["variants"].items() <= PROOF["train"]["variants"].items()
+    kept = ({k: v for k, v in each["train"].items() if k not in own} for each in (ours, before))
+    assert next(kept) == next(kept)
+    assert ours["train"]["variants"].items() <= before["train"]["variants"].items()
 
 
 @pytest.mark.parametrize("sections", [SECTIONS, PROOF], ids=["ablations", "proof"])
