@@ -56,15 +56,16 @@ def before_ablations(params: Params, made_here: Collection[str]) -> None:
 
 
 def before_relabel(params: Params) -> None:
-    """The sections, the students, and the finished round. Raises `UserError`."""
+    """The sections, the students, the finished round, and a folder of one's own. Raises `UserError`."""
     from model.emosem.config import read_config
+    from model.relabel.folders import check_folders, check_round
     from model.relabel.params import RelabelParams
     from pipeline.parallel.map_shards import ParallelParams
 
-    params.section("paths", Paths)
     params.section("parallel", ParallelParams)
     relabel = params.section("relabel", RelabelParams)
-    _written(relabel.labels / "shards" / "index.parquet", "shards")
+    check_round(relabel.labels)
+    check_folders(params.section("paths", Paths), relabel.labels)
     for run in relabel.students:
         read_config(run)
 

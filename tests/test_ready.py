@@ -34,6 +34,7 @@ REFUSED = [
     ["train", "--params", "nowhere.yaml"],
     ["cache-features"],
     ["build-pseudo-masks"],
+    ["relabel"],
     ["predict", "runs/single", "nowhere.jpg"],
     ["predict", "runs/single", "here.jpg"],
     ["predict", "runs/single", "here.jpg", "--emotion", "angst"],

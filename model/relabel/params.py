@@ -30,7 +30,7 @@ class RelabelParams:
     score tables."""
     weight: Share = 0.7
     """What the students count for where both agree; the label counts for the rest."""
-    agree: Share = 0.1
+    agree: Share = 0.05
     """Least IoU of the two foregrounds; below it the label stays as it is. 0: all are blended."""
     batch: Annotated[int, Field(gt=0)] = 16
     """Artworks predicted at once; changes speed, and labels by a level of 255 here and there."""

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -11,16 +9,12 @@ import numpy as np
 
 from model.data.cached_features import Features, read_features
 from model.emosem.config import read_config
+from model.relabel.folders import check_round
 from model.relabel.params import RelabelParams
 from model.relabel.students import Students, describe_students
 from pipeline.common.emotions import EMOTIONS
-from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import sha256_file
-from pipeline.common.params import Paths
 from pipeline.reader.index import Index
-
-LINKED = ("gallery", "utterances", "regions", "similarity", "features", "alignment", "baselines")
-"""Steps that a round does not make anew: linked from the finished one where they are not there."""
 
 
 class Label(NamedTuple):
@@ -70,37 +64,8 @@ def describe_round(params: RelabelParams) -> dict[str, Any]:
 
     Raises `UserError` where a student or the index is absent.
     """
-    index = params.labels / "shards" / "index.parquet"
-    if not index.is_file():
-        raise UserError(
-            f"relabel.labels is {params.labels}, which holds no finished round: {index} does not exist; name "
-            "a data folder whose shards step has run"
-        )
     return {
         "students": describe_students(params.students),
         "configs": [read_config(run)[0] for run in params.students],
-        "index": sha256_file(index),
+        "index": sha256_file(check_round(params.labels)),
     }
-
-
-def check_folders(paths: Paths, labels: Path) -> None:
-    """Raise `UserError` where the new labels would be written over those that they are made of."""
-    for step in ("masks", "shards"):
-        here, there = paths.step(step), labels / step
-        if here.resolve() == there.resolve():
-            raise UserError(
-                f"{here} is the finished round's {there} (relabel.labels): the new labels would be written "
-                "over those that they are made of. Give the new round a folder of its own in paths.data"
-            )
-
-
-def link_steps(paths: Paths, labels: Path) -> list[str]:
-    """Link the steps that the new round shares with the finished one, where nothing is; those linked."""
-    linked = []
-    for step in LINKED:
-        source, link = labels / step, paths.step(step)
-        if source.is_dir() and not link.is_symlink() and not link.exists():
-            paths.data.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(source, paths.data), target_is_directory=True)
-            linked.append(step)
-    return linked

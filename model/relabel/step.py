@@ -23,8 +23,9 @@ import numpy as np
 import pyarrow as pa
 
 from model.relabel.blend import blend, kept
+from model.relabel.folders import check_folders, link_steps
 from model.relabel.params import RelabelParams
-from model.relabel.round import Label, Round, check_folders, describe_round, link_steps, open_round
+from model.relabel.round import Label, Round, describe_round, open_round
 from pipeline.common.code import code_fingerprint
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +22,8 @@ from model.predict.params import PredictParams
 from model.predict.step import predict_queries
 from model.relabel import step as module
 from model.relabel.blend import blend, kept
+from model.relabel.folders import LINKED
 from model.relabel.params import RelabelParams
-from model.relabel.round import LINKED
 from model.relabel.step import relabel
 from pipeline.common.digests import read_sidecar
 from pipeline.common.errors import RunFailed, UserError
@@ -33,6 +35,7 @@ from pipeline.parallel.map_shards import ParallelParams
 from pipeline.reader.index import Index
 from pipeline.shard_stats.text import _lineage
 from pipeline.shards.step import ShardsParams, build_shards
+from tests.imports import ROOT
 from tests.model.relabel.conftest import (
     ARTWORKS,
     EACH,
@@ -366,6 +369,18 @@ def test_the_finished_round_is_not_written_over(finished: Paths, tmp_path: Path)
     with pytest.raises(UserError, match=r"linked/masks is the finished round's .*paths\.data"):
         relabel(paths, params, ParallelParams())
     assert tars(finished) == before
+
+
+def test_a_command_refuses_it_before_torch_is_imported(finished: Paths, tmp_path: Path) -> None:
+    relabel = {"labels": str(finished.data), "students": [str(finished.runs / "multi")]}
+    sections = {"paths": {"data": str(finished.data)}, "relabel": relabel}
+    script = "import sys; from pathlib import Path; from pipeline.common.params import Params\n"
+    script += "from stages._ready import before_relabel\n"
+    script += f"try: before_relabel(Params(Path('p.yaml'), {sections!r}))\n"
+    script += "except Exception as error: print(type(error).__name__, 'torch' in sys.modules)"
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "UserError False\n"
 
 
 def test_no_round_and_no_student(finished: Paths, tmp_path: Path) -> None:
