@@ -39,6 +39,7 @@ def link_steps(paths: Paths, labels: Path) -> list[str]:
         source, link = labels / step, paths.step(step)
         if source.is_dir() and not link.is_symlink() and not link.exists():
             paths.data.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(source, paths.data), target_is_directory=True)
+            target = os.path.relpath(source.resolve(), paths.data.resolve())  # either may be a link itself
+            link.symlink_to(target, target_is_directory=True)
             linked.append(step)
     return linked

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 
 from model.data.cached_features import Features, read_features
-from model.emosem.config import read_config
 from model.relabel.folders import check_round
 from model.relabel.params import RelabelParams
 from model.relabel.students import Students, describe_students
@@ -66,6 +65,6 @@ def describe_round(params: RelabelParams) -> dict[str, Any]:
     """
     return {
         "students": describe_students(params.students),
-        "configs": [read_config(run)[0] for run in params.students],
+        "configs": [sha256_file(run / "config.json") for run in params.students],
         "index": sha256_file(check_round(params.labels)),
     }

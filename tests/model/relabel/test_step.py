@@ -183,6 +183,14 @@ def test_what_is_shared_is_linked_and_nothing_that_is_there_is_touched(
     assert not paths.step("features").readlink().is_absolute()
 
 
+def test_links_lead_home_from_a_folder_on_another_disk(finished: Paths, run: Relabel, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "far" / "away").mkdir(parents=True)
+    (tmp_path / "next").symlink_to(tmp_path / "disk" / "far" / "away")
+    paths, found = run()
+    assert found["kept"] == ARTWORKS
+    assert paths.step("features").resolve() == finished.step("features").resolve()
+
+
 def test_a_second_run_does_nothing_and_a_fresh_one_writes_the_same_bytes(
     run: Relabel, capsys: pytest.CaptureFixture[str]
 ) -> None:
