@@ -1,4 +1,4 @@
-"""Pseudo-masks and features, which training takes, and the next round's labels; the gallery, the stand-in for data."""
+"""Pseudo-masks, the next round's labels, and features, which training takes; the gallery, the stand-in for data."""
 
 from pathlib import Path
 from typing import Annotated, Any
