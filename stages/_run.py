@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common import command
-from pipeline.common.errors import RunFailed
+from pipeline.common.errors import RunFailed, UserError
 from pipeline.common.files import write_json
 from pipeline.common.lock import only_writer
 from pipeline.common.params import Params, ParamsFile, Paths, read_params
@@ -51,6 +51,8 @@ class Stage:
     """Other sections that the call takes after its own, (name, dataclass), in this order."""
     tally: Callable[[Paths, Mapping[str, Any]], Sequence[Tally]] | None = None
     """(Folders, what `build` returned) -> what was kept and left out, for the table on stderr."""
+    unless: str | None = None
+    """A section whose step takes this one's place: a params file that has it is refused."""
     variants: bool = False
     """Whether the call takes a VARIANT last; metrics then go to metrics/STEP/VARIANT.json."""
 
@@ -62,6 +64,12 @@ class Stage:
         `parallel`: fields of that section that the command line has the last word on.
         """
         file = read_params(params_file)
+        if self.unless in file.sections:
+            raise UserError(
+                f"{file.file} has a section {self.unless}: its {self.step} are made by that step, and this one "
+                f"would overwrite them. Run `python cli.py {self.unless} --params {file.file}`, or take the "
+                "section out"
+            )
         changes = {"parallel": dict(parallel or {})}
         others = {name: file.section(name, cls, **changes.get(name, {})) for name, cls in self.sections}
         return file.section("paths", Paths), file.section(self.step, self.params), others

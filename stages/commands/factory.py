@@ -1,4 +1,4 @@
-"""Pseudo-masks, the next round's labels, and features, which training takes; the gallery, the stand-in for data."""
+"""Pseudo-masks, labels of the next round, and features, for training; the gallery, the stand-in for data."""
 
 from pathlib import Path
 from typing import Annotated, Any

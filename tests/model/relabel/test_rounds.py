@@ -9,8 +9,10 @@ import yaml
 from model.relabel.params import RelabelParams
 from model.train.ablations import AblationsParams
 from model.train.params import TrainParams
+from pipeline.common.errors import UserError
 from pipeline.common.params import Paths, load_params
 from pipeline.common.protocol import THRESHOLD
+from stages.commands.run_stage import stage_of
 from tests.imports import ROOT
 
 FILE = yaml.safe_load((ROOT / "rounds" / "dvc.yaml").read_text())
@@ -41,6 +43,15 @@ def test_a_round_reads_and_writes_where_dvc_looks(name: str) -> None:
     assert {str(path) for path in read} <= deps
     assert load_params(file, "ablations", AblationsParams).data == relabel.labels
     assert filled(STAGE["cmd"], name).split()[-1] == f"params/{name}.yaml"
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_the_old_recipe_does_not_paint_over_a_rounds_labels(name: str) -> None:
+    file = ROOT / "params" / f"{name}.yaml"
+    with pytest.raises(UserError, match=rf"has a section relabel.*cli\.py relabel --params .*{name}\.yaml"):
+        stage_of("masks").read(file)
+    assert stage_of("relabel").read(file)
+    assert stage_of("masks").read(ROOT / "params.yaml")
 
 
 def test_what_a_round_depends_on_is_what_dvc_makes() -> None:
