@@ -66,7 +66,7 @@ class Stage:
         file = read_params(params_file)
         if self.unless in file.sections:
             raise UserError(
-                f"{file.file} has a section {self.unless}: its {self.step} are made by that step, and this one "
+                f"{file.file} has a section {self.unless}: its {self.step} are that step's, and this one "
                 f"would overwrite them. Run `python cli.py {self.unless} --params {file.file}`, or take the "
                 "section out"
             )
