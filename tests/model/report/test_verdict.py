@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from model.report.charts import Bar, Line, Mark, forest_plot, line_chart
+from model.report.charts import WIDTH, Bar, Line, Mark, forest_plot, line_chart
 from model.report.findings import confusions, heat_maps, iou_histograms, threshold_figures
 from model.report.verdict import compare, comparisons, find_lead, verdict
 
@@ -95,6 +95,9 @@ def test_a_forest_plot_lies_in_proportion() -> None:
     assert (centres[0] - zero) / (hundred - zero) == pytest.approx(0.5, abs=1e-3)
     assert (reaches[0][0] - zero) / (hundred - zero) == pytest.approx(0.25, abs=1e-3)
     assert "&lt;b&gt;" in svg and "<b>" not in svg
+    ticks = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">(\d+)<', svg)
+    widest = 10.5 * 0.6  # a digit of the page's letters, which are 10.5 high
+    assert ticks[-1][1] == "100" and float(ticks[-1][0]) + widest * len("100") / 2 <= WIDTH
 
 
 def test_a_ring_lies_on_its_curve() -> None:
