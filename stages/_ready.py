@@ -57,8 +57,7 @@ def before_ablations(params: Params, made_here: Collection[str]) -> None:
 
 def before_relabel(params: Params) -> None:
     """The sections, the students, the finished round, and a folder of one's own. Raises `UserError`."""
-    from model.emosem.config import read_config
-    from model.relabel.folders import check_folders, check_round
+    from model.relabel.folders import check_folders, check_round, check_students
     from model.relabel.params import RelabelParams
     from pipeline.parallel.map_shards import ParallelParams
 
@@ -66,8 +65,7 @@ def before_relabel(params: Params) -> None:
     relabel = params.section("relabel", RelabelParams)
     check_round(relabel.labels)
     check_folders(params.section("paths", Paths), relabel.labels)
-    for run in relabel.students:
-        read_config(run)
+    check_students(relabel.students)
 
 
 def before_features(params: Params) -> None:

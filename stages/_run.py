@@ -70,9 +70,25 @@ class Stage:
                 f"would overwrite them. Run `python cli.py {self.unless} --params {file.file}`, or take the "
                 "section out"
             )
+        paths = file.section("paths", Paths)
+        self._check_own(file, paths)
         changes = {"parallel": dict(parallel or {})}
         others = {name: file.section(name, cls, **changes.get(name, {})) for name, cls in self.sections}
-        return file.section("paths", Paths), file.section(self.step, self.params), others
+        return paths, file.section(self.step, self.params), others
+
+    def _check_own(self, file: Params, paths: Paths) -> None:
+        """Raise `UserError` where this step's folder is a link to that of the run whose data are shared."""
+        here = paths.step(self.step)
+        for section, key in (("ablations", "data"), ("relabel", "labels")):
+            values = file.sections.get(section)
+            data = values.get(key) if isinstance(values, dict) else None
+            if isinstance(data, str) and here.is_symlink():
+                there = Path(data) / self.step
+                if here.resolve() == there.resolve():
+                    raise UserError(
+                        f"{here} is a link to {there} ({section}.{key}): this step would write into that "
+                        "run. Use that run's params file; or remove the link, and it is made here"
+                    )
 
     def run(
         self, params_file: ParamsFile, variant: str | None = None, parallel: Mapping[str, Any] | None = None

@@ -140,13 +140,15 @@ def test_a_round_of_self_training_makes_labels_and_shards_alone(
     stages.since()
     own: dict[str, Any] = {"data": "data/proof", "own": ["shards", "relabel"], "seeds": [0], "workers": 1}
     paths = {name: f"data/round1/{name}" for name in ("runs", "metrics", "report")} | {"data": "data/round1"}
-    relabel = {"labels": "data/proof", "students": ["data/proof/runs/seed-0/multi"]}
+    relabel: dict[str, Any] = {"labels": "data/proof", "students": ["data/proof/runs/seed-0/multi"]}
+    relabel |= {"label_threshold": 0.65, "student_threshold": 0.38}
     with pytest.raises(UserError, match=r"holds no finished round: .*index\.parquet does not exist"):
         run_ablations(write(ablations=own, paths=paths, relabel=relabel))
     write_bytes(Path("data/proof/shards/index.parquet"), b"")
     with pytest.raises(UserError, match="seed-0/multi holds no trained model"):
         run_ablations(write(ablations=own, paths=paths, relabel=relabel))
     write_json(Path("data/proof/runs/seed-0/multi/config.json"), as_json(EmoSEMConfig()))
+    write_bytes(Path("data/proof/runs/seed-0/multi/model.safetensors"), b"")
     Path("data/proof/runs/seed-0/multi/SHA256SUMS").unlink()  # which knows nothing of it
     run_ablations(write(ablations=own, paths=paths, relabel=relabel))
     assert [call for call in stages.since() if call[0] in (*DATA, "relabel")] == [("relabel",), ("shards",)]

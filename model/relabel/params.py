@@ -15,17 +15,20 @@ Inside = Annotated[float, Field(gt=0, lt=1)]
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class RelabelParams:
-    """From a finished round's labels and its students' masks to the next round's labels."""
+    """From a finished round's labels and its students' masks to the next round's labels.
 
-    labels: Path = Path("data")
+    What differs from round to round has no default: a file without it is not a round's.
+    """
+
+    labels: Path
     """Data folder of the finished round: its masks, and the features that its students were trained on, by
     the index of its `shards` step."""
-    students: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("runs/multi"),)
+    students: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Trained models, such as runs/multi. Of several the mean of their maps counts."""
-    label_threshold: Inside = 0.65
+    label_threshold: Inside
     """A label's foreground lies above; what `train.binarise` was in the finished round: 0.65 of the paper's
     labels, 0.35 of labels that this step wrote."""
-    student_threshold: Inside = 0.35
+    student_threshold: Inside
     """A student's foreground lies above, in its map brought to [0, 1]; the one that val likes best is in the
     score tables."""
     weight: Share = 0.7
@@ -38,7 +41,7 @@ class RelabelParams:
     """auto (the GPU where there is one), cpu, cuda."""
 
     def __post_init__(self) -> None:
-        if len(set(self.students)) < len(self.students):
+        if len({run.resolve() for run in self.students}) < len(self.students):
             raise ValueError("students has one twice: it would count as two")
 
     def rule(self) -> dict[str, Any]:

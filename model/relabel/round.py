@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from model.data.cached_features import Features, read_features
-from model.relabel.folders import check_round
+from model.relabel.folders import check_round, check_students
 from model.relabel.params import RelabelParams
 from model.relabel.students import Students, describe_students
 from pipeline.common.emotions import EMOTIONS
@@ -63,6 +63,7 @@ def describe_round(params: RelabelParams) -> dict[str, Any]:
 
     Raises `UserError` where a student or the index is absent.
     """
+    check_students(params.students)
     return {
         "students": describe_students(params.students),
         "configs": [sha256_file(run / "config.json") for run in params.students],

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from model.relabel.blend import blend, kept
-from model.relabel.folders import check_folders, link_steps
+from model.relabel.blend import LOWEST, blend, kept
+from model.relabel.folders import check_folders, check_scale, link_steps
 from model.relabel.params import RelabelParams
 from model.relabel.round import Label, Round, describe_round, open_round
 from pipeline.common.code import code_fingerprint
@@ -46,6 +46,7 @@ from pipeline.reader.index import Index
 OUTCOMES = {
     "blended": "blended with the student's mask",
     "disagreed": "kept, because the student's mask is elsewhere",
+    "empty": "kept, because nothing in the label is foreground",
     "drawn": "kept, because a person drew it",
     "other-features": "kept, because the student knows the features of another SAM",
     "not-finite": "kept, because the student's map holds a NaN or an infinity",
@@ -59,8 +60,8 @@ def relabel(paths: Paths, params: RelabelParams, parallel: ParallelParams) -> di
     Steps that are the finished round's are linked where `paths.data` does not have them.
 
     Raises:
-        UserError: no finished round, no student, the finished round's own folder to write to, or students
-            that can look at none of its artworks.
+        UserError: no finished round, no student, the finished round's own folder to write to, a threshold
+            that is not its labels', or students that can look at none of its artworks.
         RunFailed: shards failed; finished ones are kept.
     """
     check_folders(paths, params.labels)
@@ -69,6 +70,7 @@ def relabel(paths: Paths, params: RelabelParams, parallel: ParallelParams) -> di
         print(f"relabel: linked {', '.join(linked)} of {params.labels} into {paths.data}", file=sys.stderr)
     artworks = open_artworks(paths)
     index = Index.load(params.labels / "shards")
+    check_scale(index, params)
     recipe = fingerprint(
         params.rule(), params.batch, about["students"], about["configs"], code_fingerprint(__name__)
     )
@@ -189,7 +191,8 @@ def _relabelled(
     if not np.isfinite(student).all():
         return kept(mask, params), {"outcome": "not-finite"}
     made = blend(mask, student, params)
-    return made.levels, {"outcome": "blended" if made.agreed else "disagreed", "iou": round(made.iou, 6)}
+    outcome = "blended" if made.agreed else "disagreed" if np.any(made.levels >= LOWEST) else "empty"
+    return made.levels, {"outcome": outcome, "iou": round(made.iou, 6)}
 
 
 def _lineage(before: dict[str, Any], params: RelabelParams, students: list[dict[str, str]]) -> dict[str, Any]:
@@ -216,7 +219,7 @@ def _tell(found: Mapping[str, Any], params: RelabelParams) -> None:
             f"{params.labels} ({found['reasons'] or 'nobody felt anything about them'}); relabel.labels must "
             "be a round on the same utterances"
         )
-    if not counts.get("blended", 0) + counts.get("disagreed", 0):
+    if not any(counts.get(name) for name in ("blended", "disagreed", "empty")):
         named = ", ".join(map(str, params.students))
         raise UserError(
             f"the students ({named}) could look at none of the {counts['labels']:,} labels of "

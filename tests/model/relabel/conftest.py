@@ -11,6 +11,7 @@ import torch
 
 from model.emosem.pretrained import build_pretrained
 from model.emosem.provenance import Provenance, SamProvenance
+from model.relabel.params import RelabelParams
 from pipeline.common.digests import read_sidecar
 from pipeline.common.params import Paths
 from pipeline.common.schema import shard_stem
@@ -24,6 +25,12 @@ SHA = "5a" * 32
 """Of the SAM whose features the artworks have, and the students know."""
 INPUT = (24, 32)
 """(Height, width) of the pictures, 180 x 240, inside the tiny SAM's input of 32 x 32 pixels."""
+
+
+def rule(**changes: Any) -> RelabelParams:
+    """Params of a round after the paper's labels."""
+    first = {"labels": Path("data"), "students": (Path("runs/multi"),)}
+    return RelabelParams(**{**first, "label_threshold": 0.65, "student_threshold": 0.35, **changes})
 
 
 def features_of(key: str, sha256: str = SHA) -> dict[str, bytes]:

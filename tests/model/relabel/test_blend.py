@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from model.relabel.blend import bent, blend, in_frame, kept
-from model.relabel.params import RelabelParams
+from tests.model.relabel.conftest import rule
 
 EVERY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 ABOVE = 89.25
@@ -22,7 +22,7 @@ def halves(left: float, right: float) -> np.ndarray:
 
 
 def test_a_hand_computed_average() -> None:
-    params = RelabelParams(label_threshold=0.5, student_threshold=0.2, weight=0.25, agree=0.9)
+    params = rule(label_threshold=0.5, student_threshold=0.2, weight=0.25, agree=0.9)
     label = (halves(1.0, 0.0) * 255).astype(np.uint8)
     label[0, 0] = 153  # 0.6: a fifth of the way from 0.5 to 1, so 0.35 + 0.65 / 5 = 0.48
     student = halves(1.0, 0.0)
@@ -43,26 +43,26 @@ def test_the_iou_decides() -> None:
     student = np.zeros((1, 8))
     student[0, 2:8] = 1.0  # 2 of 8 pixels in common
     for agree, agreed in ((0.25, True), (0.26, False)):
-        made = blend(label, student, RelabelParams(weight=1.0, agree=agree))
+        made = blend(label, student, rule(weight=1.0, agree=agree))
         assert (made.iou, made.agreed) == (0.25, agreed)
         assert np.array_equal(made.levels, (student * 255).astype(np.uint8) if agreed else label)
 
 
 def test_labels_of_both_scales_are_cut_at_the_protocols_threshold() -> None:
     for threshold in (0.2, 0.35, 0.5, 0.6, 0.65, 0.9):
-        params = RelabelParams(label_threshold=threshold)
+        params = rule(label_threshold=threshold)
         assert np.array_equal(kept(EVERY, params) > ABOVE, threshold < EVERY / 255), threshold
 
 
 def test_a_label_on_the_scale_stays_as_it_is() -> None:
-    assert np.array_equal(kept(EVERY, RelabelParams(label_threshold=0.35)), EVERY)
+    assert np.array_equal(kept(EVERY, rule(label_threshold=0.35)), EVERY)
 
 
 @given(LEVELS, arrays(np.float64, (6, 7), elements=st.floats(0, 1)), THRESHOLDS, THRESHOLDS)
 def test_no_weight_is_the_label(label: np.ndarray, student: np.ndarray, one: float, other: float) -> None:
-    params = RelabelParams(label_threshold=one, student_threshold=other, weight=0.0, agree=0.0)
+    params = rule(label_threshold=one, student_threshold=other, weight=0.0, agree=0.0)
     assert np.array_equal(blend(label, student, params).levels, kept(label, params))
-    whole = RelabelParams(label_threshold=one, student_threshold=other, weight=1.0, agree=1.0)
+    whole = rule(label_threshold=one, student_threshold=other, weight=1.0, agree=1.0)
     made = blend(label, student, whole)
     assert made.agreed == (made.iou == 1.0)
     assert made.agreed or np.array_equal(made.levels, kept(label, whole))
@@ -73,7 +73,7 @@ def test_a_student_that_gives_the_label_changes_nothing(
     label: np.ndarray, threshold: float, weight: float
 ) -> None:
     label[0, 0], label[0, 1] = 0, 255  # as every label has: scaled by its extremes
-    params = RelabelParams(label_threshold=threshold, student_threshold=threshold, weight=weight, agree=1.0)
+    params = rule(label_threshold=threshold, student_threshold=threshold, weight=weight, agree=1.0)
     made = blend(label, label / 255, params)
     assert made.agreed and np.abs(made.levels.astype(int) - kept(label, params)).max() <= 1
     assert np.array_equal(made.levels > ABOVE, kept(label, params) > ABOVE)
@@ -83,7 +83,7 @@ def test_a_student_that_gives_the_label_changes_nothing(
 def test_more_of_the_label_is_never_less_of_the_new_one(
     one: np.ndarray, other: np.ndarray, threshold: float, weight: float
 ) -> None:
-    params = RelabelParams(label_threshold=threshold, weight=1 - weight, agree=0.0)
+    params = rule(label_threshold=threshold, weight=1 - weight, agree=0.0)
     student = np.linspace(0, 1, 42).reshape(6, 7)
     low, high = (blend(f(one, other), student, params).levels for f in (np.minimum, np.maximum))
     assert (low <= high).all()
@@ -93,7 +93,7 @@ def test_the_average_moves_edges_which_agreement_by_pixels_could_not() -> None:
     """Why it is asked of the mask: where both are on one side of the threshold, so is their average."""
     label, student = (halves(200, 60)).astype(np.uint8), halves(1.0, 0.0)
     student[:, 4] = 1.0
-    made = blend(label, student, RelabelParams(label_threshold=0.65, weight=0.7))
+    made = blend(label, student, rule(label_threshold=0.65, weight=0.7))
     assert made.agreed and made.iou == 0.8
     same = (label / 255 > 0.65) == (student > 0.35)
     assert np.array_equal((made.levels > ABOVE)[same], (label / 255 > 0.65)[same])
@@ -103,12 +103,12 @@ def test_the_average_moves_edges_which_agreement_by_pixels_could_not() -> None:
 @pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
 def test_a_map_in_which_nothing_stands_out_agrees_with_nothing(value: float) -> None:
     assert not in_frame(np.full((3, 5), value), 3, 5).any()
-    made = blend(EVERY, np.full((16, 16), value), RelabelParams())
+    made = blend(EVERY, np.full((16, 16), value), rule())
     assert (made.iou, made.agreed) == (0.0, False)
 
 
 def test_two_empty_foregrounds_do_not_agree() -> None:
-    made = blend(np.zeros((3, 3), np.uint8), np.zeros((3, 3)), RelabelParams(agree=0.01))
+    made = blend(np.zeros((3, 3), np.uint8), np.zeros((3, 3)), rule(agree=0.01))
     assert (made.iou, made.agreed, made.levels.any()) == (0.0, False, False)
 
 
@@ -131,6 +131,6 @@ def test_the_bend_is_that_of_masks_level() -> None:
         pseudo_masks(boxes, scores, 64, 64, MasksParams(long_side=64, level=level))[0]
         for level in (None, 0.62)
     )
-    ours = kept(plain, RelabelParams(label_threshold=0.62)).astype(int)
+    ours = kept(plain, rule(label_threshold=0.62)).astype(int)
     assert np.abs(ours - bend).max() <= 1 and len(np.unique(bend)) > 4
     assert bent(np.array([0.0, 0.62, 1.0]), 0.62).tolist() == [0.0, 0.35, 1.0]

@@ -23,7 +23,6 @@ from model.predict.step import predict_queries
 from model.relabel import step as module
 from model.relabel.blend import blend, kept
 from model.relabel.folders import LINKED
-from model.relabel.params import RelabelParams
 from model.relabel.step import relabel
 from pipeline.common.digests import read_sidecar
 from pipeline.common.errors import RunFailed, UserError
@@ -44,6 +43,7 @@ from tests.model.relabel.conftest import (
     cards,
     features_of,
     rewrite,
+    rule,
     write_round,
 )
 from tests.worlds.indexed_shards import paths_in, verify
@@ -60,7 +60,7 @@ def run(finished: Paths, tmp_path: Path) -> Relabel:
     def made(before: Paths = finished, **changes: Any) -> tuple[Paths, dict[str, Any]]:
         paths = Paths(data=tmp_path / "next", runs=before.runs, metrics=tmp_path / "metrics")
         students = tuple(before.runs / name for name in changes.pop("students", ("multi",)))
-        params = RelabelParams(labels=before.data, students=students, device="cpu", batch=3, **changes)
+        params = rule(labels=before.data, students=students, device="cpu", batch=3, **changes)
         return paths, relabel(paths, params, ParallelParams())
 
     return made
@@ -103,7 +103,7 @@ def test_new_labels_are_blends_of_the_old_ones_and_what_predict_says(
     maps = [predicted(finished, student) for student in students]
     means = {query: np.mean([each[query] for each in maps], axis=0) for query in maps[0]}
     before = cards(finished)
-    first = RelabelParams(label_threshold=0.6)
+    first = rule(label_threshold=0.6)
     ious = [blend(mask_of(before[key], emotion), mean, first).iou for (key, emotion), mean in means.items()]
     agree = float(np.median(ious))
     paths, found = run(students=students, agree=agree, label_threshold=0.6)
@@ -144,7 +144,7 @@ def test_the_lineage_says_all_rounds(finished: Paths, run: Relabel, tmp_path: Pa
         assert methods == [("emosem-multi", 64), ("emosem-single", 64)]
     build_shards(paths, ShardsParams())
     again = Paths(data=tmp_path / "second")
-    params = RelabelParams(labels=paths.data, students=(finished.runs / "multi",), label_threshold=0.35)
+    params = rule(labels=paths.data, students=(finished.runs / "multi",), label_threshold=0.35)
     relabel(again, params, ParallelParams())
     lineage = json.loads(next(iter(cards(again).values()))["json"])["lineage"]
     assert (lineage["round"], lineage["labels"]["round"]) == (2, 1)
@@ -271,9 +271,7 @@ def test_what_people_drew_stays(own: Paths, run: Relabel) -> None:
     assert found["counts"] == {"blended": LABELS - 2, "drawn": 2, "labels": LABELS}
     before, after = cards(own), cards(paths)
     for key, emotion in drawn:
-        assert np.array_equal(
-            mask_of(after[key], emotion), kept(mask_of(before[key], emotion), RelabelParams())
-        )
+        assert np.array_equal(mask_of(after[key], emotion), kept(mask_of(before[key], emotion), rule()))
         entries = json.loads(after[key]["json"])["emotions"]
         assert entries[emotion]["student"] == {"outcome": "drawn"}
         assert entries[emotion]["review"]["action"] == "replace"
@@ -294,7 +292,7 @@ def test_features_of_another_sam_keep_their_labels_and_are_counted(own: Paths, r
     assert found["kept"] == ARTWORKS
     before, after = cards(own)[odd[0]], cards(paths)[odd[0]]
     for emotion in json.loads(after["json"])["emotions"]:
-        assert np.array_equal(mask_of(after, emotion), kept(mask_of(before, emotion), RelabelParams()))
+        assert np.array_equal(mask_of(after, emotion), kept(mask_of(before, emotion), rule()))
 
 
 def test_a_student_that_knows_none_of_the_features_is_refused(run: Relabel) -> None:
@@ -367,7 +365,7 @@ def test_artworks_without_what_they_need_are_rows_with_a_reason(own: Paths, run:
 
 
 def test_the_finished_round_is_not_written_over(finished: Paths, tmp_path: Path) -> None:
-    params = RelabelParams(labels=finished.data, students=(finished.runs / "multi",))
+    params = rule(labels=finished.data, students=(finished.runs / "multi",))
     with pytest.raises(UserError, match="written over"):
         relabel(finished, params, ParallelParams())
     paths = Paths(data=tmp_path / "linked")
@@ -381,6 +379,7 @@ def test_the_finished_round_is_not_written_over(finished: Paths, tmp_path: Path)
 
 def test_a_command_refuses_it_before_torch_is_imported(finished: Paths, tmp_path: Path) -> None:
     relabel = {"labels": str(finished.data), "students": [str(finished.runs / "multi")]}
+    relabel |= {"label_threshold": 0.65, "student_threshold": 0.35}
     sections = {"paths": {"data": str(finished.data)}, "relabel": relabel}
     script = "import sys; from pathlib import Path; from pipeline.common.params import Params\n"
     script += "from stages._ready import before_relabel\n"
@@ -393,7 +392,7 @@ def test_a_command_refuses_it_before_torch_is_imported(finished: Paths, tmp_path
 
 def test_no_round_and_no_student(finished: Paths, tmp_path: Path) -> None:
     paths = paths_in(tmp_path)
-    known = RelabelParams(labels=finished.data, students=(finished.runs / "multi",))
+    known = rule(labels=finished.data, students=(finished.runs / "multi",))
     with pytest.raises(UserError, match="holds no finished round"):
         relabel(paths, dataclasses.replace(known, labels=tmp_path), ParallelParams())
     with pytest.raises(UserError, match="is no folder; name that of a trained model"):
@@ -409,7 +408,7 @@ def test_a_round_on_other_artworks_is_refused(finished: Paths, tmp_path: Path) -
     write_parquet(
         other.step("utterances") / "utterances.parquet", table.set_column(1, table.schema.field(1), moved)
     )
-    params = RelabelParams(labels=finished.data, students=(finished.runs / "multi",), device="cpu")
+    params = rule(labels=finished.data, students=(finished.runs / "multi",), device="cpu")
     with pytest.raises(UserError, match=r"none of the 4 artworks .*'other-utterances': 4"):
         relabel(other, params, ParallelParams())
 
@@ -432,8 +431,58 @@ def test_an_artwork_about_which_nothing_was_felt_has_its_card_alone(own: Paths, 
 
 
 def test_a_student_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="has one twice"):
-        RelabelParams(students=(Path("runs/multi"), Path("runs/multi")))
+    for again in ("runs/multi", "./runs/../runs/multi"):
+        with pytest.raises(ValueError, match="has one twice"):
+            rule(students=(Path("runs/multi"), Path(again)))
+
+
+def test_half_a_student_is_refused(own: Paths, run: Relabel) -> None:
+    (own.runs / "multi" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"multi holds half a model: .*model\.safetensors does not exist"):
+        run(own)
+
+
+def test_labels_of_a_round_are_cut_at_their_own_threshold(
+    finished: Paths, run: Relabel, tmp_path: Path
+) -> None:
+    paths, _ = run()
+    build_shards(paths, ShardsParams())
+    second = Paths(data=tmp_path / "second")
+    params = rule(labels=paths.data, students=(finished.runs / "single",), label_threshold=0.65)
+    with pytest.raises(UserError, match=r"label_threshold is 0\.65, .* lies above 0\.35; set it to that"):
+        relabel(second, params, ParallelParams())
+    assert not second.step("masks").exists()
+
+
+def test_a_label_without_foreground_is_not_said_to_be_elsewhere(own: Paths, run: Relabel) -> None:
+    blank: list[tuple[str, str]] = []
+
+    def blanked(samples: list) -> list:
+        key, members = samples[0]
+        emotion = next(iter(json.loads(members["json"])["emotions"]))
+        size = mask_of(members, emotion).shape
+        members[f"{emotion}.png"] = cv2.imencode(".png", np.zeros(size, np.uint8))[1].tobytes()
+        blank.append((key, emotion))
+        return samples
+
+    rewrite(own.step("masks") / f"{shard_stem(0)}.tar", blanked)
+    index_labelled(own)
+    paths, found = run(own, agree=1.0)
+    [(key, emotion)] = blank
+    after = cards(paths)[key]
+    assert json.loads(after["json"])["emotions"][emotion]["student"] == {"iou": 0.0, "outcome": "empty"}
+    assert not mask_of(after, emotion).any()
+    assert found["counts"] == {"disagreed": LABELS - 1, "empty": 1, "labels": LABELS}
+
+
+def test_the_rounds_folder_is_no_file(finished: Paths, tmp_path: Path) -> None:
+    (tmp_path / "next").write_text("")
+    with pytest.raises(UserError, match="next, which is no folder"):
+        relabel(
+            Paths(data=tmp_path / "next"),
+            rule(labels=finished.data, students=(finished.runs / "multi",)),
+            ParallelParams(),
+        )
 
 
 def test_a_damaged_student_is_refused(own: Paths, run: Relabel) -> None:
@@ -448,7 +497,7 @@ def test_the_students_mean_does_not_depend_on_the_batch(
 ) -> None:
     paths, _ = run()
     other = Paths(data=tmp_path / "other")
-    params = RelabelParams(labels=finished.data, students=(finished.runs / "multi",), device="cpu", batch=1)
+    params = rule(labels=finished.data, students=(finished.runs / "multi",), device="cpu", batch=1)
     relabel(other, params, ParallelParams())
     for key, members in cards(paths).items():
         for emotion in json.loads(members["json"])["emotions"]:
