@@ -58,11 +58,13 @@ def before_ablations(params: Params, made_here: Collection[str]) -> None:
 def before_relabel(params: Params) -> None:
     """The sections, the students, the finished round, and a folder of one's own. Raises `UserError`."""
     from model.relabel.folders import check_folders, check_round, check_students
-    from model.relabel.params import RelabelParams
+    from model.relabel.params import SAID, RelabelParams
     from pipeline.parallel.map_shards import ParallelParams
+    from stages._run import check_said
 
     params.section("parallel", ParallelParams)
     relabel = params.section("relabel", RelabelParams)
+    check_said(params, "relabel", SAID)
     check_round(relabel.labels)
     check_folders(params.section("paths", Paths), relabel.labels)
     check_students(relabel.students)

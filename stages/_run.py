@@ -37,6 +37,14 @@ def tally_artworks(step: str) -> Callable[[Paths, Mapping[str, Any]], Sequence[T
     return lambda paths, _: [of_shards(step, paths)]
 
 
+def check_said(params: Params, section: str, keys: Sequence[str]) -> None:
+    """Raise `UserError` where the file leaves one of these to a default, which would be a guess."""
+    values = params.sections.get(section)
+    if missing := [key for key in keys if not isinstance(values, dict) or key not in values]:
+        named = ", ".join(f"{section}.{key}" for key in missing)
+        raise UserError(f"{params.file} does not say {named}, and a default would be a guess; add it")
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One DVC stage."""
@@ -53,6 +61,8 @@ class Stage:
     """(Folders, what `build` returned) -> what was kept and left out, for the table on stderr."""
     unless: str | None = None
     """A section whose step takes this one's place: a params file that has it is refused."""
+    says: tuple[str, ...] = ()
+    """Keys of its section that a params file has to have, see `check_said`."""
     variants: bool = False
     """Whether the call takes a VARIANT last; metrics then go to metrics/STEP/VARIANT.json."""
 
@@ -70,6 +80,7 @@ class Stage:
                 f"would overwrite them. Run `python cli.py {self.unless} --params {file.file}`, or take the "
                 "section out"
             )
+        check_said(file, self.step, self.says)
         paths = file.section("paths", Paths)
         self._check_own(file, paths)
         changes = {"parallel": dict(parallel or {})}

@@ -12,23 +12,23 @@ from pipeline.common.params import STRICT
 Share = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 
+SAID = ("labels", "students", "label_threshold", "student_threshold")
+"""What differs from round to round: a params file has to say it, or it is not a round's."""
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class RelabelParams:
-    """From a finished round's labels and its students' masks to the next round's labels.
+    """From a finished round's labels and its students' masks to the next round's labels."""
 
-    What differs from round to round has no default: a file without it is not a round's.
-    """
-
-    labels: Path
+    labels: Path = Path("data")
     """Data folder of the finished round: its masks, and the features that its students were trained on, by
     the index of its `shards` step."""
-    students: Annotated[tuple[Path, ...], Field(min_length=1)]
+    students: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("runs/multi"),)
     """Trained models, such as runs/multi. Of several the mean of their maps counts."""
-    label_threshold: Inside
+    label_threshold: Inside = 0.65
     """A label's foreground lies above; what `train.binarise` was in the finished round: 0.65 of the paper's
     labels, 0.35 of labels that this step wrote."""
-    student_threshold: Inside
+    student_threshold: Inside = 0.35
     """A student's foreground lies above, in its map brought to [0, 1]; the one that val likes best is in the
     score tables."""
     weight: Share = 0.7

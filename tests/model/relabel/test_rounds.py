@@ -1,4 +1,4 @@
-"""params/rounds.dvc.yaml and the params files of its rounds agree, and disturb no stage of dvc.yaml."""
+"""params/rounds.dvc.yml and the params files of its rounds agree, and disturb no stage of dvc.yaml."""
 
 import subprocess
 from pathlib import Path
@@ -16,7 +16,7 @@ from pipeline.common.protocol import THRESHOLD
 from stages.commands.run_stage import stage_of
 from tests.imports import ROOT
 
-FILE = yaml.safe_load((ROOT / "params" / "rounds.dvc.yaml").read_text())
+FILE = yaml.safe_load((ROOT / "params" / "rounds.dvc.yml").read_text())
 ROUNDS: dict[str, dict[str, str]] = FILE["vars"][0]["rounds"]
 STAGE: dict[str, Any] = FILE["stages"]["round"]["do"]
 GALLERY = yaml.safe_load((ROOT / "params.yaml").read_text())
