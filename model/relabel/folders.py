@@ -1,13 +1,13 @@
 """The folders of two rounds: what is shared, and what must not be one. No torch, see `stages._ready`."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from model.emosem.config import read_config
 from model.relabel.params import RelabelParams
 from pipeline.common.errors import UserError
+from pipeline.common.links import link_text
 from pipeline.common.params import Paths
 from pipeline.common.protocol import THRESHOLD
 from pipeline.reader.index import Index
@@ -69,7 +69,6 @@ def link_steps(paths: Paths, labels: Path) -> list[str]:
         source, link = labels / step, paths.step(step)
         if source.is_dir() and not link.is_symlink() and not link.exists():
             paths.data.mkdir(parents=True, exist_ok=True)
-            target = os.path.relpath(source.resolve(), paths.data.resolve())  # either may be a link itself
-            link.symlink_to(target, target_is_directory=True)
+            link.symlink_to(link_text(source, paths.data), target_is_directory=True)
             linked.append(step)
     return linked

@@ -31,7 +31,6 @@ from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import fingerprint
 from pipeline.common.params import Paths
 from pipeline.common.progress import ShardProgress
-from pipeline.common.protocol import THRESHOLD
 from pipeline.common.schema import shard_stem
 from pipeline.common.tables import open_artworks, open_utterances
 from pipeline.common.tars import write_tar
@@ -77,7 +76,11 @@ def relabel(paths: Paths, params: RelabelParams, parallel: ParallelParams) -> di
     wanted = relabel_jobs(artworks, paths, recipe, index)
     process = functools.partial(relabel_shard, paths=paths, params=params, about=about)
     found = map_shards("relabel", paths.step("masks"), wanted, process, parallel, recipe=recipe)
-    _tell(found, params)
+    _tell(found)
+    if problem := _problem(found, params):
+        for file in paths.step("masks").iterdir():  # or the next step would take the old labels for a round's
+            file.unlink()
+        raise UserError(problem)
     return {**found, "students": about["students"], "rule": params.rule()}
 
 
@@ -168,7 +171,7 @@ def _samples(
             levels, student = _relabelled(mask, maps.get((key, emotion)), entry, label.refusal, params)
             counts[student["outcome"]] += 1
             members[f"{emotion}.png"] = png_bytes(levels)
-            area = round(np.count_nonzero(levels > int(THRESHOLD * 255)) / levels.size, 6)
+            area = round(np.count_nonzero(levels >= LOWEST) / levels.size, 6)
             card[emotion] = {**entry, "area": area, "student": student}
         counts["labels"] += len(members)
         lineage = _lineage(label.card.get("lineage") or {}, params, students)
@@ -207,21 +210,29 @@ def _lineage(before: dict[str, Any], params: RelabelParams, students: list[dict[
     }
 
 
-def _tell(found: Mapping[str, Any], params: RelabelParams) -> None:
-    """What became of the labels, for the screen. Raises `UserError` where there is none, or none was seen."""
+def _tell(found: Mapping[str, Any]) -> None:
+    """What became of the labels, for the screen."""
     counts: Mapping[str, int] = found["counts"]
     lines = [f"relabel: {counts.get('labels', 0):,} labels"]
     lines += [f"{counts[name]:>9,}  {words}" for name, words in OUTCOMES.items() if counts.get(name)]
     print("\n".join(lines), file=sys.stderr)
+
+
+def _problem(found: Mapping[str, Any], params: RelabelParams) -> str | None:
+    """Why this is no round: it has no label, or no student saw one. None for a round."""
+    counts: Mapping[str, int] = found["counts"]
     if not counts.get("labels"):
-        raise UserError(
+        return (
             f"none of the {found['kept'] + found['rejected']:,} artworks of paths.data has a label in "
             f"{params.labels} ({found['reasons'] or 'nobody felt anything about them'}); relabel.labels must "
             "be a round on the same utterances"
         )
-    if not any(counts.get(name) for name in ("blended", "disagreed", "empty")):
-        named = ", ".join(map(str, params.students))
-        raise UserError(
-            f"the students ({named}) could look at none of the {counts['labels']:,} labels of "
-            f"{params.labels}; name students that were trained on its features in relabel.students"
-        )
+    if any(counts.get(name) for name in ("blended", "disagreed", "empty")):
+        return None
+    named = ", ".join(map(str, params.students))
+    if counts.get("not-finite"):
+        return f"the students ({named}) make no map without a NaN or an infinity; train them again"
+    return (
+        f"the students ({named}) could look at none of the {counts['labels']:,} labels of "
+        f"{params.labels}; name students that were trained on its features in relabel.students"
+    )

@@ -8,7 +8,6 @@ works on it.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from pydantic import Field
 
 from pipeline.common.errors import UserError
 from pipeline.common.fingerprint import as_json
+from pipeline.common.links import link_text
 from pipeline.common.params import STRICT, Params, Paths
 
 NEEDED = ("utterances", "features", "masks", "shards", "alignment")
@@ -95,7 +95,7 @@ def _link(data: Path, paths: Paths, steps: Iterable[str]) -> None:
     paths.data.mkdir(parents=True, exist_ok=True)
     for step in steps:
         source, link = data / step, paths.step(step)
-        target = os.path.relpath(source, paths.data)
+        target = link_text(source, paths.data)
         if link.is_symlink():
             if source.is_dir() and str(link.readlink()) == target:
                 continue  # never absent for a moment: another command may be reading through it

@@ -112,6 +112,12 @@ def test_training_is_planned_by_the_samples_of_all_epochs(tmp_path: Path) -> Non
     assert "features" in row.problem
 
 
+ONE = Counts(
+    rows=0, rows_rejected=0, csv_bytes=0, csv_seconds=0, artworks=1, missing_pictures=0,
+    picture_bytes=0, utterances=0, pairs=0, train_artworks=1, train_pairs=1, train_utterances=1,
+)  # fmt: skip
+
+
 def test_a_plan_that_measures_no_training_does_not_import_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,14 +129,10 @@ def test_a_plan_that_measures_no_training_does_not_import_it(
     module = importlib.util.module_from_spec(found)
     monkeypatch.setitem(sys.modules, "model.bench.train", None)  # importing it now fails
     found.loader.exec_module(module)
-    counts = Counts(
-        rows=0, rows_rejected=0, csv_bytes=0, csv_seconds=0, artworks=1, missing_pictures=0,
-        picture_bytes=0, utterances=0, pairs=0, train_artworks=1, train_pairs=1, train_utterances=1,
-    )  # fmt: skip
-    rows = module.plan_training(file, counts, None, feature_bytes=1)
+    rows = module.plan_training(file, ONE, None, feature_bytes=1)
     assert [row.step for row in rows] == ["train@single", "train@multi"]
     with pytest.raises(ModuleNotFoundError):  # a module of ours: no row, a mistake
-        module.plan_training(file, counts, Paths(), feature_bytes=1)
+        module.plan_training(file, ONE, Paths(), feature_bytes=1)
 
 
 def test_a_package_that_training_lacks_costs_its_row_alone(
@@ -138,16 +140,12 @@ def test_a_package_that_training_lacks_costs_its_row_alone(
 ) -> None:
     file = tmp_path / "params.yaml"
     file.write_text("train: {variants: {single: {}}}")
-    counts = Counts(
-        rows=0, rows_rejected=0, csv_bytes=0, csv_seconds=0, artworks=1, missing_pictures=0,
-        picture_bytes=0, utterances=0, pairs=0, train_artworks=1, train_pairs=1, train_utterances=1,
-    )  # fmt: skip
 
     def broken(*_arguments: object, **_options: object) -> None:
         raise ModuleNotFoundError("No module named 'accelerate'", name="accelerate")
 
     monkeypatch.setattr("model.bench.train.bench_variant", broken)
-    (row,) = plan_training(file, counts, Paths(), feature_bytes=1)
+    (row,) = plan_training(file, ONE, Paths(), feature_bytes=1)
     assert (row.rate, row.hours) == (None, None)
     assert "has no package accelerate; run the Python that" in row.problem
 

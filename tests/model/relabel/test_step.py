@@ -295,9 +295,22 @@ def test_features_of_another_sam_keep_their_labels_and_are_counted(own: Paths, r
         assert np.array_equal(mask_of(after, emotion), kept(mask_of(before, emotion), rule()))
 
 
-def test_a_student_that_knows_none_of_the_features_is_refused(run: Relabel) -> None:
+def test_a_student_that_knows_none_of_the_features_is_refused(run: Relabel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"could look at none of the {LABELS} labels .*relabel.students"):
         run(students=("foreign",))
+    assert list((tmp_path / "next" / "masks").iterdir()) == []  # the shards step would take them for a round
+
+
+def test_students_that_make_no_number_are_said_to_be_broken(
+    run: Relabel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model.relabel.students import Students
+
+    real = Students.maps
+    monkeypatch.setattr(Students, "maps", lambda *given: [np.full_like(m, np.nan) for m in real(*given)])
+    with pytest.raises(UserError, match="make no map without a NaN or an infinity; train them again"):
+        run()
+    assert list((tmp_path / "next" / "masks").iterdir()) == []
 
 
 def test_a_map_with_a_nan_keeps_the_label(run: Relabel, monkeypatch: pytest.MonkeyPatch) -> None:
